@@ -1,0 +1,301 @@
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::MethodPath;
+use crate::name::{InstanceId, InvalidName, ServiceId, Version};
+use crate::proto;
+
+/// The most methods, and the most prefixes, that one instance may register.
+const MAX_ENDPOINTS: usize = 1000;
+
+/// A running process of a service, as the registry knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Unique in the fleet and over time.
+    pub id: InstanceId,
+    /// The service that it is an instance of.
+    pub service: ServiceId,
+    /// The version that it runs.
+    pub version: Version,
+    /// The server on which it runs.
+    pub server: String,
+    /// Where it answers HTTP/1.1, on the loopback of its server.
+    pub address: SocketAddr,
+    /// It answers HTTP/2 with prior knowledge on the same port.
+    pub http2: bool,
+    /// The Protobuf methods that it answers, at `/{package.Service}/{Method}`.
+    pub methods: Vec<Method>,
+    /// The path prefixes that it answers.
+    pub prefixes: Vec<PathPrefix>,
+    /// Whether it gets requests.
+    pub state: InstanceState,
+    /// What people should know of its state; may be empty.
+    pub detail: String,
+    /// When it reached its state, in milliseconds since 1970.
+    pub since_unix_ms: i64,
+    /// Its process id on its server; 0 when unknown.
+    pub pid: u32,
+}
+
+/// Whether an instance gets requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceState {
+    /// Registered, not yet answering.
+    Starting,
+    /// Gets requests.
+    Ready,
+    /// Gets no new requests; the ones it has are finished.
+    Draining,
+    /// Its process keeps dying, or does not answer.
+    Failing,
+}
+
+impl InstanceState {
+    /// The state as people read it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            InstanceState::Starting => "starting",
+            InstanceState::Ready => "ready",
+            InstanceState::Draining => "draining",
+            InstanceState::Failing => "failing",
+        }
+    }
+}
+
+/// A Protobuf method that an instance answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Method {
+    /// `package.Service/Method`.
+    #[serde(with = "method_path")]
+    pub path: MethodPath,
+    /// The option `NO_SIDE_EFFECTS`: a repeat is safe.
+    pub no_side_effects: bool,
+}
+
+/// A prefix of paths that a web server answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PathPrefix {
+    /// Below `/{tier}/{service}/`, and ending in `/`.
+    pub prefix: String,
+    /// How many bytes of the path are cut off before the instance sees it. What is left begins
+    /// with `/`.
+    pub strip: usize,
+}
+
+impl PathPrefix {
+    /// A prefix of `service`, cut off up to its last slash when `strip` is set.
+    pub fn new(service: &ServiceId, prefix: &str, strip: bool) -> Result<Self, InvalidName> {
+        let cut = if strip {
+            prefix.len().saturating_sub(1)
+        } else {
+            0
+        };
+        Self {
+            prefix: prefix.into(),
+            strip: cut,
+        }
+        .checked(service)
+    }
+
+    fn checked(self, service: &ServiceId) -> Result<Self, InvalidName> {
+        let refuse = |rule| InvalidName::new("route", &self.prefix, rule);
+        let visible = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'\\');
+        if !self.prefix.starts_with(&format!("/{service}/")) {
+            return Err(refuse("it begins with /TIER/SERVICE/ of its own service"));
+        }
+        if !self.prefix.ends_with('/') || !self.prefix.bytes().all(visible) {
+            return Err(refuse(
+                "it ends in '/' and has visible ASCII characters, no '?' or '#'",
+            ));
+        }
+        if self.prefix.len() > 1024
+            || self.prefix.contains("//")
+            || self.prefix.contains("/./")
+            || self.prefix.contains("/../")
+        {
+            return Err(refuse(
+                "it has at most 1024 bytes, and no '//', '/./' and '/../'",
+            ));
+        }
+        if self.prefix.as_bytes().get(self.strip) != Some(&b'/') {
+            return Err(refuse("what is cut off ends before a slash"));
+        }
+        Ok(self)
+    }
+}
+
+impl From<&Instance> for proto::Instance {
+    fn from(instance: &Instance) -> Self {
+        let method = |method: &Method| proto::Method {
+            path: method.path.to_string(),
+            no_side_effects: method.no_side_effects,
+            ..Default::default()
+        };
+        let prefix = |prefix: &PathPrefix| proto::PathPrefix {
+            prefix: prefix.prefix.clone(),
+            strip: prefix.strip as u32,
+            ..Default::default()
+        };
+        proto::Instance {
+            id: instance.id.to_string(),
+            tier: proto::Tier::from(instance.service.tier).into(),
+            service: instance.service.name.to_string(),
+            version: instance.version.to_string(),
+            server: instance.server.clone(),
+            address: instance.address.to_string(),
+            http2: instance.http2,
+            methods: instance.methods.iter().map(method).collect(),
+            prefixes: instance.prefixes.iter().map(prefix).collect(),
+            state: proto::InstanceState::from(instance.state).into(),
+            detail: instance.detail.clone(),
+            since_unix_ms: instance.since_unix_ms,
+            pid: instance.pid,
+            ..Default::default()
+        }
+    }
+}
+
+impl TryFrom<&proto::Instance> for Instance {
+    type Error = InvalidName;
+
+    fn try_from(wire: &proto::Instance) -> Result<Self, InvalidName> {
+        let tier = wire.tier.as_known().unwrap_or_default();
+        let service = ServiceId::new(tier.try_into()?, wire.service.parse()?);
+        if wire.methods.len().max(wire.prefixes.len()) > MAX_ENDPOINTS {
+            let rule = "it has at most 1000 methods and 1000 prefixes";
+            return Err(InvalidName::new("instance", &wire.id, rule));
+        }
+        let methods = wire.methods.iter().map(|method| {
+            Ok(Method {
+                path: method.path.parse()?,
+                no_side_effects: method.no_side_effects,
+            })
+        });
+        let prefixes = wire.prefixes.iter().map(|prefix| {
+            PathPrefix {
+                prefix: prefix.prefix.clone(),
+                strip: prefix.strip as usize,
+            }
+            .checked(&service)
+        });
+        Ok(Self {
+            id: wire.id.parse()?,
+            version: wire.version.parse()?,
+            server: wire.server.clone(),
+            address: wire
+                .address
+                .parse()
+                .map_err(|_| InvalidName::new("address", &wire.address, "it is written IP:PORT"))?,
+            http2: wire.http2,
+            methods: methods.collect::<Result<_, InvalidName>>()?,
+            prefixes: prefixes.collect::<Result<_, InvalidName>>()?,
+            state: wire.state.as_known().unwrap_or_default().try_into()?,
+            detail: wire.detail.chars().take(500).collect(),
+            since_unix_ms: wire.since_unix_ms,
+            pid: wire.pid,
+            service,
+        })
+    }
+}
+
+impl From<InstanceState> for proto::InstanceState {
+    fn from(state: InstanceState) -> Self {
+        match state {
+            InstanceState::Starting => proto::InstanceState::INSTANCE_STATE_STARTING,
+            InstanceState::Ready => proto::InstanceState::INSTANCE_STATE_READY,
+            InstanceState::Draining => proto::InstanceState::INSTANCE_STATE_DRAINING,
+            InstanceState::Failing => proto::InstanceState::INSTANCE_STATE_FAILING,
+        }
+    }
+}
+
+impl TryFrom<proto::InstanceState> for InstanceState {
+    type Error = InvalidName;
+
+    fn try_from(state: proto::InstanceState) -> Result<Self, InvalidName> {
+        match state {
+            proto::InstanceState::INSTANCE_STATE_STARTING => Ok(InstanceState::Starting),
+            proto::InstanceState::INSTANCE_STATE_READY => Ok(InstanceState::Ready),
+            proto::InstanceState::INSTANCE_STATE_DRAINING => Ok(InstanceState::Draining),
+            proto::InstanceState::INSTANCE_STATE_FAILING => Ok(InstanceState::Failing),
+            proto::InstanceState::INSTANCE_STATE_UNSPECIFIED => {
+                let rule = "it is one of starting, ready, draining and failing";
+                Err(InvalidName::new("instance state", "", rule))
+            }
+        }
+    }
+}
+
+mod method_path {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::endpoint::MethodPath;
+
+    pub(super) fn serialize<S: Serializer>(path: &MethodPath, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(path.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<MethodPath, D::Error> {
+        String::deserialize(from)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance() -> Instance {
+        let service: ServiceId = "api/files".parse().unwrap();
+        Instance {
+            id: "files-1".parse().unwrap(),
+            version: "1.2.3".parse().unwrap(),
+            server: "one".into(),
+            address: "127.0.0.1:4000".parse().unwrap(),
+            http2: true,
+            methods: vec![Method {
+                path: "files.v1.Files/Get".parse().unwrap(),
+                no_side_effects: true,
+            }],
+            prefixes: vec![PathPrefix::new(&service, "/api/files/raw/", true).unwrap()],
+            state: InstanceState::Ready,
+            detail: String::new(),
+            since_unix_ms: 1,
+            pid: 2,
+            service,
+        }
+    }
+
+    #[test]
+    fn instances_survive_the_wire_and_the_store() {
+        let instance = instance();
+        assert_eq!(
+            Instance::try_from(&proto::Instance::from(&instance)).unwrap(),
+            instance
+        );
+        let json = serde_json::to_string(&instance).unwrap();
+        assert_eq!(serde_json::from_str::<Instance>(&json).unwrap(), instance);
+    }
+
+    #[test]
+    fn a_route_stays_below_its_service() {
+        let service: ServiceId = "api/files".parse().unwrap();
+        let cut = |prefix, strip| PathPrefix::new(&service, prefix, strip).map(|p| p.strip);
+        assert_eq!(cut("/api/files/", true), Ok(10));
+        assert_eq!(cut("/api/files/v1/", true), Ok(13));
+        assert_eq!(cut("/api/files/v1/", false), Ok(0));
+        for bad in [
+            "/",
+            "/api/",
+            "/api/other/",
+            "/api/files",
+            "/api/files/../x/",
+            "/api/files/a b/",
+        ] {
+            assert!(cut(bad, true).is_err(), "{bad}");
+        }
+    }
+}
