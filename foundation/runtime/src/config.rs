@@ -41,23 +41,23 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
 /// Reads TOML text; `path` names it in errors.
 pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start.min(text.len()));
-        let before = &text.as_bytes()[..at];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let column = before
-            .iter()
-            .rev()
-            .take_while(|byte| **byte != b'\n')
-            .count()
-            + 1;
-        let message = error.message().replace('\n', " ");
-        ConfigError::Invalid {
-            path: path.into(),
-            line,
-            column,
-            message,
-        }
+        let at = error.span().map_or(0, |span| span.start);
+        ConfigError::at(path, text, at, error.message().replace('\n', " "))
     })
+}
+
+impl ConfigError {
+    /// A mistake at the byte `at` of the file's text.
+    pub fn at(path: &Path, text: &str, at: usize, message: impl Into<String>) -> Self {
+        let before = &text.as_bytes()[..at.min(text.len())];
+        let line_start = before.iter().rposition(|byte| *byte == b'\n');
+        Self::Invalid {
+            path: path.into(),
+            line: before.iter().filter(|byte| **byte == b'\n').count() + 1,
+            column: before.len() - line_start.map_or(0, |newline| newline + 1) + 1,
+            message: message.into(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +84,7 @@ mod tests {
             error("# comment\ngrace = \"30\""),
             "h.toml:2:9: `30` is not a duration: write a whole number and one of ms, s, m, h, as 500ms or 30s"
         );
+        assert!(error("grace = 30").starts_with("h.toml:1:9: `30` is not a duration: write"));
         assert!(error("grase = \"30s\"").starts_with("h.toml:1:1: unknown field `grase`"));
     }
 }

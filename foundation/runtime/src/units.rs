@@ -1,7 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A quantity that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,8 +14,8 @@ pub struct InvalidUnit {
 }
 
 /// A time with its unit, as `500ms`, `30s`, `5m`, `2h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(into = "String")]
 pub struct Duration(std::time::Duration);
 
 impl Duration {
@@ -59,8 +60,8 @@ impl fmt::Display for Duration {
 }
 
 /// A size in bytes with its unit, as `64KB`, `512MB`, `1GB`: powers of 1024.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(into = "String")]
 pub struct ByteSize(u64);
 
 impl ByteSize {
@@ -117,6 +118,33 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
         .flatten()
 }
 
+/// Takes a bare number too, so that one without a unit is refused with the mend.
+struct Quantity;
+
+impl Visitor<'_> for Quantity {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number with a unit, in quotes")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.into())
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+}
+
 macro_rules! as_text {
     ($name:ident) => {
         impl TryFrom<String> for $name {
@@ -130,6 +158,13 @@ macro_rules! as_text {
         impl From<$name> for String {
             fn from(value: $name) -> String {
                 value.to_string()
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = from.deserialize_any(Quantity)?;
+                text.parse().map_err(D::Error::custom)
             }
         }
     };
