@@ -1,1 +1,36 @@
+//! What a service author imports: declare a service, call others, lead, lock, share state.
+//!
+//! A service talks to the node on its own server and to nothing else. [`Service`] declares what a
+//! process answers and runs it; [`Hydrant`] is the way from it to everything else.
 
+mod client;
+mod clock;
+mod config;
+mod context;
+mod discovery;
+mod election;
+mod endpoint;
+mod lease;
+mod lock;
+mod registration;
+mod seat;
+mod server;
+mod service;
+mod state;
+#[cfg(test)]
+mod testing;
+mod transport;
+
+pub use client::{Call, Hydrant};
+pub use config::Config;
+pub use context::Context;
+pub use hydrant_contracts::{
+    Caller, Code, CorrelationId, Endpoint, Error, Fault, Identity, Instance, InstanceId,
+    InstanceState, Method, PathPrefix, Pattern, ServiceId, ServiceName, Tier, Timeout, TraceParent,
+    Version,
+};
+pub use registration::Registration;
+pub use transport::Transport;
+
+/// The web framework that [`Service::http`] takes its routes from.
+pub use axum;
