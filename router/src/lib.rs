@@ -1,1 +1,32 @@
+//! The data plane: a routing snapshot in, traffic through. It knows nothing of engines.
+//!
+//! A request goes down once and comes back once: it is read, `identity` says who sent it,
+//! `decide` finds the endpoint and checks the tiers, `balance` chooses an instance, and
+//! `instance` counts. On the way it meets no lock and no global.
 
+pub mod balance;
+mod budget;
+mod clock;
+mod counter;
+pub mod decide;
+mod ejection;
+mod endpoint;
+mod histogram;
+mod identity;
+mod instance;
+mod path;
+mod probe;
+mod refusal;
+mod snapshot;
+mod totals;
+
+pub use budget::Budget;
+pub use clock::Moment;
+pub use decide::{Listener, Route};
+pub use endpoint::{EndpointId, ServiceLive};
+pub use identity::{Identities, Who};
+pub use instance::{ErrorKind, InFlight, Live};
+pub use probe::ProbeQueue;
+pub use refusal::{Reason, Refusal};
+pub use snapshot::{Endpoint, EndpointKind, Instance, Service, Snapshot};
+pub use totals::Totals;

@@ -1,0 +1,231 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::decide::Route;
+use crate::ejection::Standing;
+use crate::refusal::{Reason, Refusal};
+use crate::snapshot::Instance;
+
+/// How long a request may try an instance that refused, before another may.
+const TRIAL_LIMIT: Duration = Duration::from_secs(1);
+
+/// The instances that one request was sent to, at most so many.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tried {
+    keys: [u64; Tried::MOST],
+    len: usize,
+}
+
+impl Tried {
+    /// The most instances that a request is sent to.
+    pub const MOST: usize = 4;
+
+    /// Notes an instance; it is never chosen again for this request.
+    pub fn add(&mut self, instance: &Instance) {
+        if self.len < Self::MOST {
+            self.keys[self.len] = instance.live.key();
+            self.len += 1;
+        }
+    }
+
+    /// Whether the instance had its turn.
+    pub fn contains(&self, instance: &Instance) -> bool {
+        self.keys[..self.len].contains(&instance.live.key())
+    }
+
+    /// How many had their turn.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether this is the first try.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether no further instance may be tried.
+    pub fn is_full(&self) -> bool {
+        self.len == Self::MOST
+    }
+}
+
+/// Who chooses, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Chooser {
+    /// The worker, by whose own measurements instances are compared.
+    pub worker: usize,
+    /// The present.
+    pub now: Moment,
+}
+
+/// Why an instance can't be chosen, or that it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Among the candidates of choice.
+    Eligible,
+    /// It had this request already.
+    Tried,
+    /// Its requests failed one after the other: taken when nothing better is left.
+    Failing,
+    /// It refuses connections.
+    Refusing {
+        /// Its next trial is due, so that a request may try it when nothing better is left.
+        due: bool,
+    },
+}
+
+impl Verdict {
+    /// Why it is excluded, for people; empty when it is not.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Eligible => "",
+            Verdict::Tried => "already tried",
+            Verdict::Failing => "ejected: its requests failed one after the other",
+            Verdict::Refusing { .. } => "ejected: it refuses connections",
+        }
+    }
+}
+
+/// What the choice makes of one instance.
+pub fn verdict(instance: &Instance, tried: &Tried, now: Moment) -> Verdict {
+    if tried.contains(instance) {
+        return Verdict::Tried;
+    }
+    match instance.live.ejection().standing(now) {
+        Standing::In => Verdict::Eligible,
+        Standing::Failing => Verdict::Failing,
+        Standing::Refusing { due } => Verdict::Refusing { due },
+    }
+}
+
+/// Chooses an instance: the less loaded of two that are picked at random. Instances that were
+/// tried or ejected are passed over; one that was ejected is tried when nothing better is left
+/// and its trial is due. When none is left it refuses at once.
+pub fn choose<'s>(
+    route: &Route<'s>,
+    tried: &Tried,
+    chooser: Chooser,
+    rng: &mut fastrand::Rng,
+) -> Result<&'s Arc<Instance>, Refusal> {
+    let picked = pick(&route.endpoint.candidates, tried, chooser, rng);
+    picked
+        .filter(|pick| !pick.is_trial || pick.claim(chooser.now))
+        .map(|pick| pick.instance)
+        .ok_or_else(|| none_left(route, tried))
+}
+
+/// What would be chosen; it changes nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pick<'s> {
+    pub(crate) instance: &'s Arc<Instance>,
+    /// It refused connections: this request may try whether it still does.
+    pub(crate) is_trial: bool,
+}
+
+impl Pick<'_> {
+    fn claim(&self, now: Moment) -> bool {
+        self.instance.live.ejection().claim_trial(now, TRIAL_LIMIT)
+    }
+}
+
+pub(crate) fn pick<'s>(
+    candidates: &'s [Arc<Instance>],
+    tried: &Tried,
+    chooser: Chooser,
+    rng: &mut fastrand::Rng,
+) -> Option<Pick<'s>> {
+    let is = |wanted: Verdict| {
+        move |instance: &Instance| verdict(instance, tried, chooser.now) == wanted
+    };
+    let found = |instance| Pick {
+        instance,
+        is_trial: false,
+    };
+    quick_pick(candidates, tried, chooser, rng)
+        .or_else(|| pick_among(candidates, is(Verdict::Eligible), chooser, rng))
+        .or_else(|| pick_among(candidates, is(Verdict::Failing), chooser, rng))
+        .map(found)
+        .or_else(|| {
+            let due = is(Verdict::Refusing { due: true });
+            let instance = pick_among(candidates, due, chooser, rng)?;
+            Some(Pick {
+                instance,
+                is_trial: true,
+            })
+        })
+}
+
+/// The usual case, in constant time: two are picked, and both are eligible.
+fn quick_pick<'s>(
+    candidates: &'s [Arc<Instance>],
+    tried: &Tried,
+    chooser: Chooser,
+    rng: &mut fastrand::Rng,
+) -> Option<&'s Arc<Instance>> {
+    let (one, two) = match candidates.len() {
+        0 => return None,
+        1 => (0, 0),
+        2 => (0, 1),
+        n => {
+            let one = rng.usize(..n);
+            // Any but the first, each with the same probability.
+            (one, (one + rng.usize(1..n)) % n)
+        }
+    };
+    let (one, two) = (&candidates[one], &candidates[two]);
+    let eligible = |instance| verdict(instance, tried, chooser.now) == Verdict::Eligible;
+    (eligible(one) && eligible(two)).then(|| less_loaded(one, two, chooser, rng))
+}
+
+/// The less loaded of two random ones among those that `accepts`, looking at all candidates.
+fn pick_among<'s>(
+    candidates: &'s [Arc<Instance>],
+    accepts: impl Fn(&Instance) -> bool,
+    chooser: Chooser,
+    rng: &mut fastrand::Rng,
+) -> Option<&'s Arc<Instance>> {
+    let mut sample: [Option<&Arc<Instance>>; 2] = [None, None];
+    let accepted = candidates.iter().filter(|instance| accepts(instance));
+    for (seen, instance) in accepted.enumerate() {
+        // A reservoir of two: each accepted one ends up in it with the same probability.
+        let at = if seen < 2 { seen } else { rng.usize(..=seen) };
+        if let Some(place) = sample.get_mut(at) {
+            *place = Some(instance);
+        }
+    }
+    match sample {
+        [Some(one), Some(two)] => Some(less_loaded(one, two, chooser, rng)),
+        [one, _] => one,
+    }
+}
+
+fn less_loaded<'s>(
+    one: &'s Arc<Instance>,
+    two: &'s Arc<Instance>,
+    chooser: Chooser,
+    rng: &mut fastrand::Rng,
+) -> &'s Arc<Instance> {
+    let load = |instance: &Instance| instance.live.load(chooser.worker, chooser.now);
+    let (load_of_one, load_of_two) = (load(one), load(two));
+    let first = match load_of_one.total_cmp(&load_of_two) {
+        std::cmp::Ordering::Less => true,
+        std::cmp::Ordering::Greater => false,
+        std::cmp::Ordering::Equal => rng.bool(),
+    };
+    if first { one } else { two }
+}
+
+fn none_left(route: &Route<'_>, tried: &Tried) -> Refusal {
+    let (service, ready) = (&route.service.id, route.endpoint.candidates.len());
+    let message = if tried.is_empty() {
+        format!("all {ready} ready instances of {service} refuse connections")
+    } else {
+        format!(
+            "{} of {ready} ready instances of {service} were tried, and none is left",
+            tried.len()
+        )
+    };
+    Refusal::new(Reason::NoHealthyInstance, message)
+        .mend(format!("`hydrant stats {service}` shows what fails"))
+}

@@ -1,0 +1,176 @@
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::clock::Moment;
+
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Whether an instance is kept out of the choice, shared by all workers. It is read on every
+/// choice and written only when an instance fails or comes back.
+#[derive(Debug, Default)]
+pub(crate) struct Ejection {
+    /// When it may be tried again, in nanoseconds; 0 while it is in.
+    until: AtomicU64,
+    /// It refuses connections, so it stays out until one is made; else it comes back with time.
+    refuses: AtomicBool,
+    /// Ejections since the last request that it served.
+    strikes: AtomicU32,
+    total: AtomicU64,
+}
+
+/// What the choice makes of an instance's ejection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Not ejected.
+    In,
+    /// Its requests failed one after the other: taken when there is nothing better.
+    Failing,
+    /// It refuses connections.
+    Refusing {
+        /// Its next trial is due.
+        due: bool,
+    },
+}
+
+impl Ejection {
+    pub(crate) fn standing(&self, now: Moment) -> Standing {
+        let until = self.until.load(Relaxed);
+        if until == 0 {
+            return Standing::In;
+        }
+        let due = now.nanos() >= until;
+        match (self.refuses.load(Relaxed), due) {
+            (true, due) => Standing::Refusing { due },
+            (false, false) => Standing::Failing,
+            (false, true) => Standing::In,
+        }
+    }
+
+    /// Takes it out because it refused a connection; tells whether it was not out for that yet.
+    pub(crate) fn refuse(&self, now: Moment) -> bool {
+        let first = self.until.load(Relaxed) == 0 || !self.refuses.load(Relaxed);
+        if first || now.nanos() >= self.until.load(Relaxed) {
+            self.refuses.store(true, Relaxed);
+            self.extend(now, first);
+        }
+        first
+    }
+
+    /// Takes it out because its requests fail one after the other.
+    pub(crate) fn fail(&self, now: Moment) {
+        if self.standing(now) == Standing::In {
+            self.refuses.store(false, Relaxed);
+            self.extend(now, true);
+        }
+    }
+
+    fn extend(&self, now: Moment, counts: bool) {
+        let strikes = self.strikes.fetch_add(1, Relaxed);
+        let wait = FIRST_WAIT.saturating_mul(1 << strikes.min(20));
+        let wait = wait.min(LONGEST_WAIT).mul_f64(0.75 + fastrand::f64() / 4.0);
+        self.until.store(now.after(wait).nanos(), Relaxed);
+        self.total.fetch_add(u64::from(counts), Relaxed);
+    }
+
+    /// Takes the trial that is due; only one asker gets it. `limit` is how long the trial may
+    /// take before another may begin.
+    pub(crate) fn claim_trial(&self, now: Moment, limit: Duration) -> bool {
+        let until = self.until.load(Relaxed);
+        let next = now.after(limit).nanos();
+        until != 0
+            && now.nanos() >= until
+            && self
+                .until
+                .compare_exchange(until, next, Relaxed, Relaxed)
+                .is_ok()
+    }
+
+    /// A trial failed: out for longer.
+    pub(crate) fn trial_failed(&self, now: Moment) {
+        self.extend(now, false);
+    }
+
+    /// It takes connections again.
+    pub(crate) fn readmit(&self) {
+        self.until.store(0, Relaxed);
+    }
+
+    /// It served a request: its past is forgiven.
+    pub(crate) fn served(&self, now: Moment) {
+        // Read first: the line stays shared between cores as long as nothing fails. An instance
+        // that takes no connections may still finish the requests that it has.
+        if self.strikes.load(Relaxed) != 0 && self.standing(now) == Standing::In {
+            self.strikes.store(0, Relaxed);
+            self.until.store(0, Relaxed);
+        }
+    }
+
+    pub(crate) fn next_trial(&self) -> Option<Moment> {
+        let until = self.until.load(Relaxed);
+        (until != 0 && self.refuses.load(Relaxed)).then(|| Moment::from_nanos(until))
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Moment = Moment::from_nanos(1_000_000_000);
+
+    #[test]
+    fn a_refusal_keeps_it_out_until_a_connection_is_made() {
+        let ejection = Ejection::default();
+        assert!(ejection.refuse(START));
+        assert!(!ejection.refuse(START), "already out");
+        assert_eq!(ejection.total(), 1);
+        let later = START.after(Duration::from_secs(60));
+        assert_eq!(ejection.standing(later), Standing::Refusing { due: true });
+        ejection.readmit();
+        assert_eq!(ejection.standing(later), Standing::In);
+    }
+
+    #[test]
+    fn failures_keep_it_out_for_a_time() {
+        let ejection = Ejection::default();
+        ejection.fail(START);
+        assert_eq!(ejection.standing(START), Standing::Failing);
+        let later = START.after(Duration::from_millis(101));
+        assert_eq!(ejection.standing(later), Standing::In);
+    }
+
+    #[test]
+    fn waits_double_to_five_seconds_and_begin_again_after_a_success() {
+        let ejection = Ejection::default();
+        let mut now = START;
+        ejection.refuse(now);
+        for nominal in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
+            let wait = ejection.next_trial().unwrap().since(now).as_millis();
+            assert!(
+                (nominal * 3 / 4..=nominal).contains(&wait),
+                "{wait} of {nominal}"
+            );
+            now = ejection.next_trial().unwrap();
+            ejection.trial_failed(now);
+        }
+        ejection.readmit();
+        ejection.served(now);
+        ejection.refuse(now);
+        assert!(ejection.next_trial().unwrap().since(now) <= FIRST_WAIT);
+    }
+
+    #[test]
+    fn only_one_asker_gets_a_trial() {
+        let ejection = Ejection::default();
+        assert!(!ejection.claim_trial(START, LONGEST_WAIT), "it is in");
+        ejection.refuse(START);
+        assert!(!ejection.claim_trial(START, LONGEST_WAIT), "not due");
+        let due = START.after(FIRST_WAIT);
+        assert!(ejection.claim_trial(due, LONGEST_WAIT));
+        assert!(!ejection.claim_trial(due, LONGEST_WAIT), "taken");
+    }
+}

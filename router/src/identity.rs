@@ -1,0 +1,105 @@
+use hydrant_contracts::{Caller, TokenKey};
+
+use crate::refusal::{Reason, Refusal};
+
+/// Who calls, and the text that instances see of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// Who calls.
+    pub caller: Caller,
+    /// The value of the header `hydrant-caller`.
+    pub text: Box<str>,
+}
+
+impl Who {
+    fn new(caller: Caller) -> Self {
+        let text = caller.to_string().into();
+        Self { caller, text }
+    }
+}
+
+/// Says who calls on one connection. The last token is remembered, since a connection usually
+/// has one caller: checking it again costs a comparison. Takes no memory without a token.
+#[derive(Debug, Default)]
+pub struct Identities {
+    last: Option<Box<(Box<[u8]>, Who)>>,
+}
+
+impl Identities {
+    /// A connection on which nobody has called yet.
+    pub const fn new() -> Self {
+        Self { last: None }
+    }
+
+    /// Who sent a request with this value of the header `hydrant-token`.
+    pub fn resolve<'a>(
+        &'a mut self,
+        key: &TokenKey,
+        token: Option<&[u8]>,
+    ) -> Result<&'a Who, Refusal> {
+        let Some(token) = token else {
+            return Ok(outside());
+        };
+        let known = self.last.as_ref().is_some_and(|last| *last.0 == *token);
+        if !known {
+            self.last = Some(Box::new((token.into(), verified(key, token)?)));
+        }
+        Ok(match &self.last {
+            Some(last) => &last.1,
+            None => outside(),
+        })
+    }
+}
+
+fn verified(key: &TokenKey, token: &[u8]) -> Result<Who, Refusal> {
+    let text = std::str::from_utf8(token).unwrap_or("");
+    let identity = key.verify(text).map_err(|_| {
+        let message = "the token was not made by this node";
+        Refusal::new(Reason::InvalidToken, message)
+            .mend("make one with `hydrant token SERVICE`, or send none")
+    })?;
+    Ok(Who::new(Caller::Known(identity)))
+}
+
+fn outside() -> &'static Who {
+    static OUTSIDE: std::sync::LazyLock<Who> =
+        std::sync::LazyLock::new(|| Who::new(Caller::Outside));
+    &OUTSIDE
+}
+
+#[cfg(test)]
+mod tests {
+    use hydrant_contracts::Identity;
+
+    use super::*;
+
+    #[test]
+    fn a_token_names_its_caller_again_and_again() {
+        let (key, mut identities) = (TokenKey::new(&[1; 32]), Identities::new());
+        let token = key.issue(&Identity::Service("api/mobile".parse().unwrap()));
+        for _ in 0..2 {
+            let who = identities.resolve(&key, Some(token.as_bytes())).unwrap();
+            assert_eq!(&*who.text, "api/mobile");
+        }
+        assert_eq!(&*identities.resolve(&key, None).unwrap().text, "outside");
+        let operator = key.issue(&Identity::Operator);
+        let who = identities.resolve(&key, Some(operator.as_bytes())).unwrap();
+        assert_eq!(who.caller, Caller::Known(Identity::Operator));
+    }
+
+    #[test]
+    fn a_false_token_is_refused_also_after_a_true_one() {
+        let (key, mut identities) = (TokenKey::new(&[1; 32]), Identities::new());
+        let token = key.issue(&Identity::Operator);
+        identities.resolve(&key, Some(token.as_bytes())).unwrap();
+        for bad in [
+            &token.as_bytes()[1..],
+            b"",
+            b"\xff\xfe",
+            b"h1.operator.AAAA",
+        ] {
+            let refusal = identities.resolve(&key, Some(bad)).unwrap_err();
+            assert_eq!(refusal.reason, Reason::InvalidToken);
+        }
+    }
+}

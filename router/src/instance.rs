@@ -1,0 +1,335 @@
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::counter::{Count, Rate};
+use crate::ejection::{Ejection, Standing};
+use crate::endpoint::{EndpointId, EndpointTable};
+use crate::probe::ProbeQueue;
+
+/// How fast a past peak of latency is forgotten.
+const DECAY: Duration = Duration::from_secs(10);
+/// Failures one after the other, on one worker, that take an instance out for a time.
+const FAILURES_TO_EJECT: u64 = 5;
+/// What a failure counts as, at least, when latencies are compared: failing fast is not fast.
+const FAILURE_LATENCY: Duration = Duration::from_secs(1);
+/// The load of an instance that has requests and has never answered one.
+const UNKNOWN_LOAD: f64 = 1e15;
+
+/// What went wrong with a request at an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// No connection could be made.
+    Connect,
+    /// The connection broke before an answer.
+    Closed,
+    /// The deadline passed before an answer.
+    Timeout,
+    /// What it answered is not HTTP.
+    Protocol,
+    /// The answer broke off in its body.
+    Truncated,
+    /// It answered with a status of 500 or above.
+    Status5xx,
+    /// The caller went away before the answer; not the instance's fault.
+    Canceled,
+    /// The router itself had no means left, as file descriptors; not the instance's fault.
+    Local,
+}
+
+impl ErrorKind {
+    /// Every kind.
+    pub const ALL: [ErrorKind; 8] = [
+        ErrorKind::Connect,
+        ErrorKind::Closed,
+        ErrorKind::Timeout,
+        ErrorKind::Protocol,
+        ErrorKind::Truncated,
+        ErrorKind::Status5xx,
+        ErrorKind::Canceled,
+        ErrorKind::Local,
+    ];
+
+    /// The kind as programs read it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::Connect => "connect",
+            ErrorKind::Closed => "closed",
+            ErrorKind::Timeout => "timeout",
+            ErrorKind::Protocol => "protocol",
+            ErrorKind::Truncated => "truncated",
+            ErrorKind::Status5xx => "status_5xx",
+            ErrorKind::Canceled => "canceled",
+            ErrorKind::Local => "local",
+        }
+    }
+
+    /// What a failed connect says: whether the instance refused, or we had no means to ask.
+    pub fn of_connect(error: &std::io::Error) -> Self {
+        let ours = [
+            rustix::io::Errno::MFILE,
+            rustix::io::Errno::NFILE,
+            rustix::io::Errno::NOBUFS,
+            rustix::io::Errno::NOMEM,
+            rustix::io::Errno::ADDRNOTAVAIL,
+        ];
+        match error.raw_os_error() {
+            Some(code) if ours.iter().any(|errno| errno.raw_os_error() == code) => ErrorKind::Local,
+            _ => ErrorKind::Connect,
+        }
+    }
+
+    const fn is_the_instances(self) -> bool {
+        !matches!(self, ErrorKind::Canceled | ErrorKind::Local)
+    }
+}
+
+/// What the data path knows of one instance: its load, its counters, its ejection. It lives as
+/// long as the instance, over all snapshots.
+#[derive(Debug)]
+pub struct Live {
+    /// Unique in this process, for maps.
+    key: u64,
+    address: SocketAddr,
+    /// One for each worker, made when the worker first sends a request there.
+    slots: Box<[OnceLock<Box<Slot>>]>,
+    ejection: Ejection,
+    probes: Arc<ProbeQueue>,
+    me: Weak<Live>,
+}
+
+/// What one worker knows of an instance. Only that worker writes. On cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Slot {
+    pub(crate) in_flight: Count,
+    /// Peak EWMA of the latency in nanoseconds, the bits of an f64; 0 when there was no answer.
+    ewma: AtomicU64,
+    ewma_at: Count,
+    failures_in_a_row: Count,
+    pub(crate) bytes_in: Count,
+    pub(crate) bytes_out: Count,
+    pub(crate) retries: Count,
+    pub(crate) rate: Rate,
+    pub(crate) errors: [Count; ErrorKind::ALL.len()],
+    pub(crate) endpoints: EndpointTable,
+}
+
+impl Live {
+    pub(crate) fn new(address: SocketAddr, workers: usize, probes: Arc<ProbeQueue>) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new_cyclic(|me| Self {
+            key: NEXT.fetch_add(1, Relaxed),
+            address,
+            slots: (0..workers.max(1)).map(|_| OnceLock::new()).collect(),
+            ejection: Ejection::default(),
+            probes,
+            me: Weak::clone(me),
+        })
+    }
+
+    /// A number that no other instance of this process ever has: the key of a pool.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Requests that are at the instance now, over all workers.
+    pub fn in_flight(&self) -> u64 {
+        self.used_slots().map(|slot| slot.in_flight.get()).sum()
+    }
+
+    /// How busy and slow it is as `worker` sees it: latency in nanoseconds × (requests there + 1).
+    pub fn load(&self, worker: usize, now: Moment) -> f64 {
+        let Some(slot) = self.slots[worker].get() else {
+            return 0.0;
+        };
+        let (in_flight, latency) = (slot.in_flight.get() as f64, slot.latency(now));
+        if latency == 0.0 && in_flight > 0.0 {
+            // Never answered yet: one request at a time finds out how fast it is.
+            return UNKNOWN_LOAD * in_flight;
+        }
+        latency * (in_flight + 1.0)
+    }
+
+    /// The latency that `worker` expects of it.
+    pub fn expected_latency(&self, worker: usize, now: Moment) -> Duration {
+        let slot = self.slots[worker].get();
+        Duration::from_nanos(slot.map_or(0, |slot| slot.latency(now) as u64))
+    }
+
+    /// Requests of `worker` that are at the instance now.
+    pub fn in_flight_of(&self, worker: usize) -> u64 {
+        self.slots[worker]
+            .get()
+            .map_or(0, |slot| slot.in_flight.get())
+    }
+
+    /// Whether it is kept out of the choice now.
+    pub fn is_ejected(&self, now: Moment) -> bool {
+        self.ejection.standing(now) != Standing::In
+    }
+
+    /// Takes it out of the choice of every worker, at once, until it takes connections again.
+    pub fn eject(&self, now: Moment) {
+        if self.ejection.refuse(now)
+            && let Some(me) = self.me.upgrade()
+        {
+            self.probes.push(me);
+        }
+    }
+
+    pub(crate) fn ejection(&self) -> &Ejection {
+        &self.ejection
+    }
+
+    pub(crate) fn used_slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.get().map(|slot| &**slot))
+    }
+
+    fn slot(&self, worker: usize) -> &Slot {
+        self.slots[worker].get_or_init(Box::default)
+    }
+}
+
+impl Slot {
+    fn latency(&self, now: Moment) -> f64 {
+        let ewma = f64::from_bits(self.ewma.load(Relaxed));
+        ewma * decay(now.since(Moment::from_nanos(self.ewma_at.get())))
+    }
+
+    /// A peak counts at once, what is faster only by and by.
+    fn observe(&self, latency: f64, now: Moment) {
+        let past = f64::from_bits(self.ewma.load(Relaxed));
+        let weight = decay(now.since(Moment::from_nanos(self.ewma_at.get())));
+        let mixed = (past * weight + latency * (1.0 - weight)).max(1.0);
+        self.ewma.store(latency.max(mixed).to_bits(), Relaxed);
+        self.ewma_at.set(now.nanos());
+    }
+
+    fn count_error(&self, kind: ErrorKind, endpoint: EndpointId) {
+        self.errors[kind as usize].add(1);
+        self.endpoints.get(endpoint).errors.add(1);
+    }
+}
+
+/// What is left of a latency after `time`.
+fn decay(time: Duration) -> f64 {
+    (-time.as_secs_f64() / DECAY.as_secs_f64()).exp()
+}
+
+/// A request at an instance, from the moment it is sent (or a connection for it is asked for)
+/// until its answer has been forwarded. Dropped on the worker that began it.
+#[derive(Debug)]
+#[must_use = "the request counts as in flight as long as this lives"]
+pub struct InFlight<L: Deref<Target = Live>> {
+    live: L,
+    worker: usize,
+    endpoint: EndpointId,
+    began: Moment,
+    /// An answer or an error was noted.
+    told: bool,
+}
+
+impl<L: Deref<Target = Live>> InFlight<L> {
+    /// Counts a request of `worker` at the instance. `worker` is the calling worker: it alone
+    /// writes these counters.
+    pub fn begin(live: L, worker: usize, endpoint: EndpointId, now: Moment) -> Self {
+        let slot = live.slot(worker);
+        slot.in_flight.add(1);
+        slot.rate.add(now);
+        slot.endpoints.get(endpoint).requests.add(1);
+        Self {
+            live,
+            worker,
+            endpoint,
+            began: now,
+            told: false,
+        }
+    }
+
+    /// The instance that has the request.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// It is a repeat of one that failed elsewhere.
+    pub fn is_retry(&self) {
+        self.slot().retries.add(1);
+    }
+
+    /// The head of the final answer is there.
+    pub fn answered(&mut self, status: u16, now: Moment) {
+        self.told = true;
+        let (slot, latency) = (self.slot(), now.since(self.began));
+        slot.endpoints.get(self.endpoint).latency.record(latency);
+        if status >= 500 {
+            slot.count_error(ErrorKind::Status5xx, self.endpoint);
+            slot.observe((latency.as_nanos() as f64).max(slot.latency(now)), now);
+        } else {
+            slot.observe(latency.as_nanos() as f64, now);
+        }
+        if matches!(status, 502..=504) {
+            self.failed_again(now);
+        } else {
+            slot.failures_in_a_row.set(0);
+            self.live.ejection.served(now);
+        }
+    }
+
+    /// The request failed.
+    pub fn failed(&mut self, kind: ErrorKind, now: Moment) {
+        self.told = true;
+        self.slot().count_error(kind, self.endpoint);
+        if kind == ErrorKind::Connect {
+            self.live.eject(now);
+        }
+        if kind.is_the_instances() {
+            let latency = now.since(self.began).max(FAILURE_LATENCY);
+            self.slot().observe(latency.as_nanos() as f64, now);
+            self.failed_again(now);
+        }
+    }
+
+    /// Bytes of the request's body that were sent to the instance.
+    pub fn sent(&self, bytes: u64) {
+        self.slot().bytes_in.add(bytes);
+    }
+
+    /// Bytes of the answer's body that were received from the instance.
+    pub fn received(&self, bytes: u64) {
+        self.slot().bytes_out.add(bytes);
+    }
+
+    fn failed_again(&self, now: Moment) {
+        let failures = &self.slot().failures_in_a_row;
+        failures.add(1);
+        if failures.get() >= FAILURES_TO_EJECT {
+            failures.set(0);
+            self.live.ejection.fail(now);
+        }
+    }
+
+    fn slot(&self) -> &Slot {
+        self.live.slot(self.worker)
+    }
+}
+
+impl<L: Deref<Target = Live>> Drop for InFlight<L> {
+    fn drop(&mut self) {
+        let slot = self.slot();
+        slot.in_flight.subtract(1);
+        if !self.told {
+            slot.count_error(ErrorKind::Canceled, self.endpoint);
+        }
+    }
+}
