@@ -17,6 +17,8 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::transport::Transport;
 
+/// How long a call waits when no caller has said how long it waits.
+const CALL: Duration = Duration::from_secs(30);
 /// How many different endpoints one process may call by their text.
 const MAX_PROCEDURES: usize = 4096;
 
@@ -69,7 +71,8 @@ impl Hydrant {
     }
 
     /// A generated client of another service, as
-    /// `hydrant.client("service/customers", CustomersClient::new)`.
+    /// `hydrant.client("service/customers", CustomersClient::new)`. Its calls have the context and
+    /// the deadline of the handler that makes them, and none of their own.
     ///
     /// # Errors
     ///
@@ -84,7 +87,8 @@ impl Hydrant {
     }
 
     /// Calls an endpoint, as `/service/customers/customers.v1.Customers/Create`, and waits for its
-    /// answer. A call that is made inside a handler has the handler's context and deadline.
+    /// answer, at most 30 seconds. A call that is made inside a handler has the handler's context,
+    /// and its deadline when that is nearer.
     ///
     /// # Errors
     ///
@@ -98,7 +102,7 @@ impl Hydrant {
         let endpoint: Endpoint = endpoint.parse()?;
         let config = ClientConfig::new(base_of(&self.0.config.url, &endpoint.service)?);
         let spec = Spec::client(self.procedure(&endpoint)?, StreamType::Unary);
-        unary(&self.0.transport, &config, spec, request, None).await
+        unary(&self.0.transport, &config, spec, request, Some(CALL)).await
     }
 
     /// Begins a call and goes on at once; await what it returns to get the answer. Dropping that
@@ -275,6 +279,14 @@ fn base_of(url: &Uri, service: &ServiceId) -> Result<Uri, Error> {
             let message = format!("`{url}` can't be the address of a node: {error}");
             Error::new(Code::InvalidArgument, "bad_environment", message)
         })
+}
+
+/// Whether the node refuses who asks, or what: asking again would not help.
+pub(crate) fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error.code,
+        Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated
+    )
 }
 
 fn no_method(endpoint: &Endpoint) -> Error {

@@ -9,7 +9,6 @@ mod config;
 mod context;
 mod discovery;
 mod election;
-mod endpoint;
 mod lease;
 mod lock;
 mod registration;
@@ -20,16 +19,22 @@ mod state;
 #[cfg(test)]
 mod testing;
 mod transport;
+mod watching;
 
 pub use client::{Call, Hydrant};
 pub use config::Config;
 pub use context::Context;
+pub use discovery::{InstanceChange, InstanceWatch};
+pub use election::{Leader, Leadership, Observation};
 pub use hydrant_contracts::{
     Caller, Code, CorrelationId, Endpoint, Error, Fault, Identity, Instance, InstanceId,
     InstanceState, Method, PathPrefix, Pattern, ServiceId, ServiceName, Tier, Timeout, TraceParent,
     Version,
 };
+pub use lock::Lock;
 pub use registration::Registration;
+pub use service::Service;
+pub use state::{Entry, Seat, State, StateChange, StateWatch};
 pub use transport::Transport;
 
 /// The web framework that [`Service::http`] takes its routes from.

@@ -12,7 +12,7 @@ use hydrant_runtime::Backoff;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::client::{Events, Hydrant};
+use crate::client::{Events, Hydrant, is_refusal};
 use crate::lease::{Lease, Validity, millis_or, within};
 
 /// How long an instance may be silent before the node calls it gone.
@@ -289,14 +289,6 @@ async fn listen(events: &mut Events<RegisterEvent>, status: &watch::Sender<Statu
         }
     }
     stream_ended()
-}
-
-/// Whether the node has refused the instance itself, not only this lease of it.
-fn is_refusal(error: &Error) -> bool {
-    matches!(
-        error.code,
-        Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated
-    )
 }
 
 pub(crate) fn stream_ended() -> Error {
