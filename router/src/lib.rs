@@ -4,6 +4,7 @@
 //! `decide` finds the endpoint and checks the tiers, `balance` chooses an instance, and
 //! `instance` counts. On the way it meets no lock and no global.
 
+mod answer;
 pub mod balance;
 mod budget;
 mod clock;
@@ -20,6 +21,7 @@ mod refusal;
 mod snapshot;
 mod totals;
 
+pub use answer::{Answer, Style};
 pub use budget::Budget;
 pub use clock::Moment;
 pub use decide::{Listener, Route};

@@ -103,10 +103,15 @@ impl Error {
 
     /// The body of an answer to any other caller: `application/problem+json` (RFC 9457).
     pub fn to_problem_json(&self) -> Vec<u8> {
+        self.to_problem_json_of(self.http_status())
+    }
+
+    /// The same, in an answer with a status of its own, as 431, that no code maps to.
+    pub fn to_problem_json_of(&self, status: u16) -> Vec<u8> {
         let mut problem = json!({
             "type": format!("urn:hydrant:error:{}", self.reason),
             "title": self.reason.replace('_', " "),
-            "status": self.http_status(),
+            "status": status,
             "detail": self.message,
             "code": self.code.as_str(),
             "reason": self.reason,

@@ -5,6 +5,7 @@
 mod context;
 mod endpoint;
 mod error;
+mod grpc;
 mod instance;
 mod name;
 mod pattern;
