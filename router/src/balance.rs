@@ -216,7 +216,7 @@ fn less_loaded<'s>(
     if first { one } else { two }
 }
 
-fn none_left(route: &Route<'_>, tried: &Tried) -> Refusal {
+pub(crate) fn none_left(route: &Route<'_>, tried: &Tried) -> Refusal {
     let (service, ready) = (&route.service.id, route.endpoint.candidates.len());
     let message = if tried.is_empty() {
         format!("all {ready} ready instances of {service} refuse connections")

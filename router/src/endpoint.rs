@@ -13,6 +13,16 @@ const CHUNK: usize = 64;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EndpointId(u16);
 
+impl EndpointId {
+    pub(crate) const fn from_number(number: u16) -> Self {
+        Self(number)
+    }
+
+    pub(crate) const fn number(self) -> u16 {
+        self.0
+    }
+}
+
 /// What lives as long as a service, over all snapshots: the numbers of its endpoints, and what
 /// its requests may be repeated.
 #[derive(Debug)]

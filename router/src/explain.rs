@@ -1,0 +1,185 @@
+//! What the router would do with a request, without sending it. It runs the very functions that
+//! route: `decide` and the choice of `balance`.
+
+use hydrant_contracts::{TokenKey, header};
+
+use crate::balance::{self, Chooser, Tried};
+use crate::clock::Moment;
+use crate::decide::{self, Listener, Route};
+use crate::identity::Identities;
+use crate::refusal::Refusal;
+use crate::snapshot::{Instance, Snapshot};
+
+/// A request that is only thought of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The HTTP method.
+    pub method: String,
+    /// The path, with its query if it has one.
+    pub path: String,
+    /// Its headers. Of these only the token counts.
+    pub headers: Vec<(String, String)>,
+    /// Where it would come in.
+    pub listener: Listener,
+}
+
+/// What would happen to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// `None` when it would be forwarded.
+    pub refusal: Option<Refusal>,
+    /// The rule that decided, as "api/mobile serves the prefix /api/mobile/v1/".
+    pub rule: String,
+    /// `tier/service`, `operator` or `outside`.
+    pub caller: String,
+    /// Every instance of the service, the ones that can't be chosen too.
+    pub candidates: Vec<Candidate>,
+    /// The id of the instance that would be taken now.
+    pub chosen: Option<String>,
+    /// What the instance would see as path and query.
+    pub upstream_path: String,
+    /// What a failure would do, in words.
+    pub on_failure: String,
+}
+
+/// An instance of the service that is addressed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Its id.
+    pub instance: String,
+    /// Where it answers.
+    pub address: String,
+    /// The version that it runs.
+    pub version: String,
+    /// Empty when it may be chosen; else why it is not.
+    pub excluded: String,
+    /// What instances are compared by: seconds of latency × (requests there + 1).
+    pub load: f64,
+    /// Requests that are there, of the worker that is asked.
+    pub in_flight: u64,
+    /// The latency that is expected of it, in microseconds.
+    pub latency_us: u64,
+}
+
+/// Explains what `chooser` would do with a request now. The same `rng` makes the same choice as
+/// in routing. Nothing is changed, not even the trial of an ejected instance is taken.
+pub fn explain(
+    snapshot: &Snapshot,
+    key: &TokenKey,
+    request: &Request,
+    chooser: Chooser,
+    rng: &mut fastrand::Rng,
+) -> Explanation {
+    let mut identities = Identities::new();
+    let who = match identities.resolve(key, request.token()) {
+        Ok(who) => who,
+        Err(refusal) => return Explanation::refused("nobody".into(), refusal),
+    };
+    let asked = decide::Request {
+        listener: request.listener,
+        caller: &who.caller,
+        method: request.method.as_bytes(),
+        target: request.path.as_bytes(),
+    };
+    match decide::decide(snapshot, &asked) {
+        Ok(route) => route_explanation(&route, request, who.text.to_string(), chooser, rng),
+        Err(refusal) => Explanation::refused(who.text.to_string(), refusal),
+    }
+}
+
+impl Request {
+    fn token(&self) -> Option<&[u8]> {
+        let mut headers = self.headers.iter();
+        headers
+            .find(|(name, _)| name.eq_ignore_ascii_case(header::TOKEN))
+            .map(|(_, value)| value.as_bytes())
+    }
+}
+
+impl Explanation {
+    fn refused(caller: String, refusal: Refusal) -> Self {
+        Self {
+            rule: refusal.message.to_string(),
+            refusal: Some(refusal),
+            caller,
+            candidates: Vec::new(),
+            chosen: None,
+            upstream_path: String::new(),
+            on_failure: "nothing is sent, so nothing is repeated".into(),
+        }
+    }
+}
+
+fn route_explanation(
+    route: &Route<'_>,
+    request: &Request,
+    caller: String,
+    chooser: Chooser,
+    rng: &mut fastrand::Rng,
+) -> Explanation {
+    let tried = Tried::default();
+    let picked = balance::pick(&route.endpoint.candidates, &tried, chooser, rng);
+    let chosen = picked.map(|picked| picked.instance);
+    let refusal = chosen.is_none().then(|| balance::none_left(route, &tried));
+    let instances = route.service.instances.iter();
+    let upstream_path = chosen.map_or(String::new(), |instance| {
+        let (_, seen) = route.split(request.path.as_bytes(), instance);
+        String::from_utf8_lossy(seen).into_owned()
+    });
+    Explanation {
+        rule: route.rule(),
+        caller,
+        candidates: instances
+            .map(|instance| candidate(route, instance, chooser))
+            .collect(),
+        chosen: chosen.map(|instance| instance.info.id.to_string()),
+        upstream_path,
+        on_failure: on_failure(route, refusal.is_some()),
+        refusal,
+    }
+}
+
+fn candidate(route: &Route<'_>, instance: &Instance, chooser: Chooser) -> Candidate {
+    let live = &instance.live;
+    Candidate {
+        instance: instance.info.id.to_string(),
+        address: live.address().to_string(),
+        version: instance.info.version.to_string(),
+        excluded: exclusion(route, instance, chooser.now),
+        load: live.load(chooser.worker, chooser.now) / 1e9,
+        in_flight: live.in_flight_of(chooser.worker),
+        latency_us: live
+            .expected_latency(chooser.worker, chooser.now)
+            .as_micros() as u64,
+    }
+}
+
+fn exclusion(route: &Route<'_>, instance: &Instance, now: Moment) -> String {
+    let mut candidates = route.endpoint.candidates.iter();
+    if !instance.is_ready() {
+        format!("its state is {}", instance.info.state.as_str())
+    } else if !candidates.any(|other| other.live.key() == instance.live.key()) {
+        format!("its version does not answer {}", route.endpoint.name)
+    } else {
+        balance::verdict(instance, &Tried::default(), now)
+            .as_str()
+            .into()
+    }
+}
+
+fn on_failure(route: &Route<'_>, refused: bool) -> String {
+    let others = route.endpoint.candidates.len().saturating_sub(1);
+    let repeat = if refused {
+        return "nothing is sent; instances that refuse are asked again within 5 seconds".into();
+    } else if others == 0 {
+        return "there is no other instance: the failure is answered with 502 or 503".into();
+    } else if route.repeatable {
+        "any failure before the answer begins"
+    } else {
+        "a failure before the request was sent"
+    };
+    let limit = others.min(Tried::MOST - 1);
+    format!(
+        "{repeat} is repeated at another instance, at most {limit} times, within the retry budget"
+    )
+}
