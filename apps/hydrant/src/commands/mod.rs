@@ -1,0 +1,42 @@
+//! One file per command.
+
+mod builtin;
+mod call;
+pub(crate) mod completions;
+mod explain;
+mod health;
+mod list;
+mod logs;
+mod node;
+pub(crate) mod run;
+mod scale;
+mod state;
+mod stats;
+pub(crate) mod supervised;
+mod token;
+mod up;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Result;
+use crate::output::Output;
+
+/// Runs the command of the command line.
+pub(crate) async fn dispatch(cli: Cli, output: &Output) -> Result<()> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Up(args) => up::run(global, &args, output).await,
+        Command::Node(args) => node::run(&args, output).await,
+        Command::Run(args) => run::run(global, args).await,
+        Command::Call(args) => call::run(global, &args, output).await,
+        Command::List(args) => list::run(global, &args, output).await,
+        Command::Stats(args) => stats::run(global, &args, output).await,
+        Command::Explain(args) => explain::run(global, &args, output).await,
+        Command::Health => health::run(global, output).await,
+        Command::Logs(args) => logs::run(global, &args, output).await,
+        Command::Scale(args) => scale::run(global, &args, output).await,
+        Command::Token(args) => token::run(global, &args, output).await,
+        Command::State(args) => state::run(global, &args, output).await,
+        Command::Completions(args) => completions::run(&args, output),
+        Command::Builtin(args) => builtin::run(args.service).await,
+    }
+}

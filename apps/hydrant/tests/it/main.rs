@@ -1,0 +1,6 @@
+//! The binary as its users see it: what it prints, and what a running node does.
+
+mod fake_node;
+mod golden;
+mod load;
+mod output;

@@ -1,0 +1,114 @@
+//! What the commands print: help, tables, JSON and errors.
+
+use crate::fake_node;
+use crate::golden::Transcript;
+
+const COMMANDS: &[&str] = &[
+    "up", "node", "run", "call", "list", "stats", "explain", "health", "logs", "scale", "token",
+    "state", "completions",
+];
+
+#[test]
+fn help() {
+    let mut transcript = Transcript::default();
+    transcript.run(&[], &["--help"]);
+    for command in COMMANDS {
+        transcript.run(&[], &[command, "--help"]);
+    }
+    for command in ["get", "put", "list", "watch", "delete"] {
+        transcript.run(&[], &["state", command, "--help"]);
+    }
+    transcript.check("help.txt");
+}
+
+#[test]
+fn mistakes_have_one_clear_line_and_their_exit_code() {
+    let mut transcript = Transcript::default();
+    for line in [
+        &["list"][..],
+        &["--json", "list"],
+        &["--data", "/nonexistent/data", "health"],
+        &["--url", "http://127.0.0.1:1", "list"],
+        &["--url", "127.0.0.1:8081", "list"],
+        &["call", "greeter"],
+        &["call", "greet.v1.Greet/Hello", "{name: Ann}"],
+        &["explain", "GET", "/", "-H", "accept"],
+        &["token", "greeter"],
+        &["state", "get", "key"],
+        &["state", "--namespace", "mobile", "get", "key"],
+        &["scale", "mobile", "many"],
+        &["logs", "--tail", "0"],
+        &["up", "--public", "8080"],
+        &["node", "--config", "/nonexistent/hydrant.toml"],
+        &["lost"],
+    ] {
+        transcript.run(&[], line);
+    }
+    transcript.check("mistakes.txt");
+}
+
+#[test]
+fn tables() {
+    let url = fake_url();
+    let mut transcript = Transcript::default();
+    for line in [
+        &["list"][..],
+        &["list", "api/*"],
+        &["health"],
+        &["stats"],
+        &["stats", "mobile-7f3a"],
+        &["explain", "GET", "/api/mobile/v1/init"],
+        &["logs", "mobile"],
+        &["scale", "api/mobile", "2"],
+        &["scale", "api/files", "2", "--timeout", "300ms"],
+        &["token", "service/greeter"],
+        &["state", "--namespace", "service/mobile", "get", "snapshot"],
+        &["state", "--namespace", "service/mobile", "put", "snapshot", "{}"],
+        &["state", "--namespace", "service/mobile", "list"],
+        &["state", "--namespace", "service/mobile", "watch"],
+        &["state", "--namespace", "service/mobile", "delete", "snapshot"],
+        &["call", "hydrant.v1.Node/Scale", "{}"],
+        &["call", "/service/mobile/mobile.v1.Mobile/Refresh"],
+    ] {
+        transcript.run(&["--url", &url.0], line);
+    }
+    transcript.check_without(&url.0, "tables.txt");
+}
+
+#[test]
+fn json() {
+    let url = fake_url();
+    let mut transcript = Transcript::default();
+    for line in [
+        &["--json", "list"][..],
+        &["--json", "health"],
+        &["--json", "stats"],
+        &["--json", "explain", "GET", "/api/mobile/v1/init"],
+        &["--json", "logs"],
+        &["--json", "scale", "api/mobile", "2"],
+        &["--json", "token", "service/greeter"],
+        &["--json", "state", "--namespace", "service/mobile", "get", "snapshot"],
+        &["--json", "state", "--namespace", "service/mobile", "put", "snapshot", "{}"],
+        &["--json", "state", "--namespace", "service/mobile", "list"],
+        &["--json", "state", "--namespace", "service/mobile", "watch"],
+        &["--json", "state", "--namespace", "service/mobile", "delete", "snapshot"],
+        &["--json", "call", "hydrant.v1.Node/Scale"],
+        &["--json", "call", "/service/mobile/mobile.v1.Mobile/Refresh"],
+    ] {
+        transcript.run(&["--url", &url.0], line);
+    }
+    transcript.check_without(&url.0, "json.txt");
+}
+
+/// The URL of a fake node, which lives as long as this does.
+struct FakeUrl(String, #[expect(dead_code, reason = "its end ends the node")] tokio::runtime::Runtime);
+
+fn fake_url() -> FakeUrl {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let address = runtime.block_on(fake_node::start());
+    FakeUrl(format!("http://{address}"), runtime)
+}
