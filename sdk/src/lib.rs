@@ -11,6 +11,7 @@ mod discovery;
 mod election;
 mod lease;
 mod lock;
+mod problem;
 mod registration;
 mod seat;
 mod server;
@@ -32,6 +33,7 @@ pub use hydrant_contracts::{
     Version,
 };
 pub use lock::Lock;
+pub use problem::Problem;
 pub use registration::Registration;
 pub use service::Service;
 pub use state::{Entry, Seat, State, StateChange, StateWatch};

@@ -1,0 +1,269 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{self, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use hydrant_runtime::Clock;
+use hydrant_sdk::{Code, Error, Hydrant, Problem, Service, StateChange, StateWatch, Tier};
+
+use crate::VERSION;
+use crate::compose::Feed;
+use crate::conditional::{etag_of, is_named};
+use crate::parameters::{Parameters, Query, refuse};
+use crate::snapshot::{KEY, Snapshot};
+
+/// How long a new process waits for the snapshot before it lets requests in.
+const FIRST_SNAPSHOT: Duration = Duration::from_secs(5);
+
+/// Runs `api/mobile`: answers `GET /api/mobile/v1/init` from the snapshot.
+///
+/// # Errors
+///
+/// If the environment can't be used, or as [`Service::run`].
+pub async fn run_api() -> Result<(), Error> {
+    hydrant_runtime::telemetry::start();
+    let hydrant = Hydrant::from_env()?;
+    let feed = Arc::new(ArcSwapOption::empty());
+    let mut follower = Follower::new(&hydrant, Arc::clone(&feed))?;
+    // A process that answers 503 because it is new would be seen by users; one that registers
+    // a moment later is not.
+    let _ = tokio::time::timeout(FIRST_SNAPSHOT, follower.until_first()).await;
+    Service::new(Tier::Api, "mobile", VERSION)?
+        .http(routes(feed, Clock::system()))
+        .alongside(follower.follow())
+        .run_on(hydrant)
+        .await
+}
+
+/// Keeps the feed in step with the snapshot.
+struct Follower {
+    watch: StateWatch,
+    feed: Arc<ArcSwapOption<Feed>>,
+}
+
+impl Follower {
+    fn new(hydrant: &Hydrant, feed: Arc<ArcSwapOption<Feed>>) -> Result<Self, Error> {
+        let state = hydrant.state().of(&"service/mobile".parse()?);
+        Ok(Self {
+            watch: state.watch(KEY),
+            feed,
+        })
+    }
+
+    async fn until_first(&mut self) -> Result<(), Error> {
+        while self.feed.load().is_none() {
+            self.step().await?;
+        }
+        Ok(())
+    }
+
+    async fn follow(mut self) -> Result<(), Error> {
+        loop {
+            self.step().await?;
+        }
+    }
+
+    /// Takes in one change. What is gone, or can't be read, leaves the last good one.
+    async fn step(&mut self) -> Result<(), Error> {
+        let entries = match self.watch.next().await? {
+            StateChange::All(entries) => entries,
+            StateChange::Put(entry) => vec![entry],
+            StateChange::Removed(_) => Vec::new(),
+        };
+        for entry in entries.iter().filter(|entry| entry.key == KEY) {
+            match serde_json::from_slice::<Snapshot>(&entry.value) {
+                Ok(snapshot) => self.feed.store(Some(Arc::new(Feed::new(snapshot)))),
+                Err(error) => tracing::error!(%error, "the snapshot can't be read"),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone)]
+struct Answers {
+    feed: Arc<ArcSwapOption<Feed>>,
+    clock: Clock,
+}
+
+fn routes(feed: Arc<ArcSwapOption<Feed>>, clock: Clock) -> axum::Router {
+    axum::Router::new()
+        .route("/v1/init", get(init))
+        .fallback(|| async { Problem(no_such_page()) })
+        .with_state(Answers { feed, clock })
+}
+
+async fn init(
+    State(answers): State<Answers>,
+    query: Result<extract::Query<Query>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let extract::Query(query) = query.map_err(|error| refuse(error.body_text()))?;
+    let parameters = Parameters::check(query)?;
+    let feed = answers.feed.load_full().ok_or_else(no_snapshot)?;
+    let body = feed.body(&parameters);
+    let etag = etag_of(&body);
+    let unchanged = headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .any(|value| is_named(value.as_bytes(), &etag));
+    let mut answer = if unchanged {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    };
+    describe(answer.headers_mut(), &feed, etag, answers.clock.unix_ms());
+    Ok(answer)
+}
+
+/// The headers that a 304 has too. Ages stand here, not in the body: they change with every
+/// request, and the ETag must not.
+fn describe(headers: &mut HeaderMap, feed: &Feed, etag: String, now: i64) {
+    let mut insert = |name: &'static str, text: String| {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(name, value);
+        }
+    };
+    insert("etag", etag);
+    insert("cache-control", "no-cache".into());
+    insert("hydrant-snapshot-epoch", feed.epoch().to_string());
+    if let Some(stale) = feed.stale(now) {
+        insert("hydrant-stale", stale);
+    }
+}
+
+fn no_snapshot() -> Error {
+    let message = "the sources have not been asked yet";
+    Error::new(Code::Unavailable, "no_snapshot", message)
+}
+
+fn no_such_page() -> Error {
+    Error::new(Code::NotFound, "no_such_page", "there is no such page")
+        .mend("ask for /api/mobile/v1/init?platform=ios&version=7.2.1&locale=en-US")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::snapshot::{Found, Stale};
+
+    const INIT: &str = "/v1/init?platform=ios&version=7.2.1&locale=en-US";
+
+    struct Api {
+        base: String,
+        feed: Arc<ArcSwapOption<Feed>>,
+        clock: Clock,
+        client: reqwest::Client,
+    }
+
+    impl Api {
+        async fn start() -> Self {
+            let feed = Arc::new(ArcSwapOption::empty());
+            let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(100));
+            let routes = routes(Arc::clone(&feed), clock.clone());
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let base = format!("http://{}", listener.local_addr().unwrap());
+            tokio::spawn(async move { axum::serve(listener, routes).await });
+            let client = reqwest::Client::new();
+            Self {
+                base,
+                feed,
+                clock,
+                client,
+            }
+        }
+
+        fn publish(&self, value: Value, stale: Option<i64>) {
+            let found = Found {
+                value: Some(value),
+                as_of: 5,
+                stale: stale.map(|since| Stale {
+                    since,
+                    reason: String::new(),
+                }),
+                ..Found::default()
+            };
+            let snapshot = Snapshot {
+                epoch: 3,
+                sources: [("content".to_owned(), found)].into(),
+            };
+            self.feed.store(Some(Arc::new(Feed::new(snapshot))));
+        }
+
+        async fn get(&self, path: &str, tag: &str) -> reqwest::Response {
+            let request = self.client.get(format!("{}{path}", self.base));
+            request.header("if-none-match", tag).send().await.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_same_answer_is_sent_once() {
+        let api = Api::start().await;
+        api.publish(json!("hello"), None);
+        let first = api.get(INIT, "\"other\"").await;
+        assert_eq!(first.status(), 200);
+        assert_eq!(first.headers()["cache-control"], "no-cache");
+        assert_eq!(first.headers()["hydrant-snapshot-epoch"], "3");
+        let etag = first.headers()["etag"].to_str().unwrap().to_owned();
+        let body: Value = first.json().await.unwrap();
+        assert_eq!(body["sources"]["content"]["value"], "hello");
+        for tag in [etag.clone(), format!("\"x\", W/{etag}"), "*".into()] {
+            let again = api.get(INIT, &tag).await;
+            assert_eq!(again.status(), 304, "{tag}");
+            assert_eq!(again.headers()["etag"], etag.as_str());
+            assert!(again.bytes().await.unwrap().is_empty());
+        }
+        api.publish(json!("good day"), None);
+        assert_eq!(api.get(INIT, &etag).await.status(), 200);
+        let german = INIT.replace("en-US", "de");
+        assert_eq!(api.get(&german, &etag).await.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_growing_age_does_not_change_the_tag() {
+        let api = Api::start().await;
+        api.publish(json!(1), Some(90_000));
+        let first = api.get(INIT, "").await;
+        assert_eq!(first.headers()["hydrant-stale"], "content;age=10");
+        api.clock.advance(Duration::from_secs(5));
+        let later = api
+            .get(INIT, first.headers()["etag"].to_str().unwrap())
+            .await;
+        assert_eq!(later.status(), 304);
+        assert_eq!(later.headers()["hydrant-stale"], "content;age=15");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_answered_is_a_problem_document() {
+        let api = Api::start().await;
+        for (path, status, reason) in [
+            (INIT, 503, "no_snapshot"),
+            ("/v1/init", 400, "bad_request"),
+            (
+                "/v1/init?platform=ios&platform=ios&version=1.0.0&locale=en",
+                400,
+                "bad_request",
+            ),
+            (
+                "/v1/init?platform=ios&version=1&locale=en",
+                400,
+                "invalid_name",
+            ),
+            ("/v1/other", 404, "no_such_page"),
+        ] {
+            let answer = api.get(path, "").await;
+            assert_eq!(answer.status(), status, "{path}");
+            assert_eq!(answer.headers()["content-type"], "application/problem+json");
+            let problem: Value = answer.json().await.unwrap();
+            assert_eq!(problem["reason"], reason, "{path}");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use hydrant_runtime::{Backoff, Clock};
+use hydrant_sdk::{Code, Error, Hydrant, Leadership, Service, State, Tier};
+use tokio::time::Instant;
+
+use crate::VERSION;
+use crate::fetch::Fetcher;
+use crate::snapshot::{Found, KEY, Outcome, Snapshot, Validator};
+use crate::sources::{SOURCES, Source, Sources};
+
+/// The election that decides who polls.
+const ELECTION: &str = "sources";
+/// How long the first snapshot waits for slow sources.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait before a failed write is tried again.
+const REWRITE: Duration = Duration::from_millis(500);
+
+/// Runs `service/mobile`: stands for election, and as the leader polls the sources that the file
+/// named by [`SOURCES`](crate::SOURCES) defines.
+///
+/// # Errors
+///
+/// If the environment or the definitions can't be used, or as [`Service::run`].
+pub async fn run_service() -> Result<(), Error> {
+    hydrant_runtime::telemetry::start();
+    let hydrant = Hydrant::from_env()?;
+    let poller = Poller {
+        fetcher: Fetcher::new(own_name(&hydrant)).map_err(|error| broken(&error))?,
+        sources: load_sources(&hydrant)?,
+        clock: Clock::system(),
+    };
+    let work = poller.lead_again_and_again(hydrant.clone());
+    Service::new(Tier::Service, "mobile", VERSION)?
+        .alongside(work)
+        .run_on(hydrant)
+        .await
+}
+
+fn load_sources(hydrant: &Hydrant) -> Result<Sources, Error> {
+    let path = std::env::var_os(SOURCES).ok_or_else(|| {
+        let message = format!("{SOURCES} is not set, so no sources are known");
+        Error::new(Code::FailedPrecondition, "no_sources", message)
+            .mend("set it to the path of a sources.toml")
+    })?;
+    let public_url = hydrant.config().public_url.as_deref();
+    Sources::load(path.as_ref(), public_url).map_err(|error| broken(&error))
+}
+
+fn own_name(hydrant: &Hydrant) -> String {
+    match &hydrant.config().instance {
+        Some(instance) => instance.to_string(),
+        None => format!("pid-{}", std::process::id()),
+    }
+}
+
+fn broken(error: &dyn std::error::Error) -> Error {
+    Error::new(
+        Code::InvalidArgument,
+        "bad_configuration",
+        error.to_string(),
+    )
+}
+
+/// Polls the sources while it leads.
+struct Poller {
+    fetcher: Fetcher,
+    sources: Sources,
+    clock: Clock,
+}
+
+/// A source that has been asked.
+struct Polled<'a> {
+    source: &'a Source,
+    started: Instant,
+    outcome: Outcome,
+}
+
+impl Poller {
+    async fn lead_again_and_again(self, hydrant: Hydrant) -> Result<(), Error> {
+        loop {
+            let leadership = hydrant.campaign(ELECTION).await?;
+            tracing::info!(epoch = leadership.epoch(), "leads: polling the sources");
+            tokio::select! {
+                () = leadership.lost() => {}
+                error = self.lead(&leadership, hydrant.state().under(&leadership)) => {
+                    tracing::warn!(%error, "cannot lead; standing again");
+                    tokio::time::sleep(REWRITE).await;
+                }
+            }
+            tracing::info!(epoch = leadership.epoch(), "does not lead any more");
+        }
+    }
+
+    /// Polls and writes until that can't go on.
+    async fn lead(&self, leadership: &Leadership, state: State) -> Error {
+        let mut board = match self.carry_over(leadership, &state).await {
+            Ok(board) => board,
+            Err(error) => return error,
+        };
+        let mut polls: FuturesUnordered<_> = self
+            .sources
+            .list()
+            .iter()
+            .map(|source| self.poll(source, Instant::now(), board.validator(source)))
+            .collect();
+        loop {
+            tokio::select! {
+                Some(polled) = polls.next() => {
+                    let wait = board.count(&polled, self.clock.unix_ms());
+                    let validator = board.validator(polled.source);
+                    polls.push(self.poll(polled.source, polled.started + wait, validator));
+                }
+                () = tokio::time::sleep(REWRITE), if board.dirty => {}
+                else => return Error::new(Code::Internal, "no_sources", "there is nothing to poll"),
+            }
+            if let Err(error) = board.write(&state).await {
+                if error.code == Code::Aborted || error.code == Code::PermissionDenied {
+                    return error;
+                }
+                tracing::warn!(%error, "cannot write the snapshot; trying again");
+            }
+        }
+    }
+
+    /// Begins with what the last leader knew.
+    async fn carry_over(&self, leadership: &Leadership, state: &State) -> Result<Board, Error> {
+        let entry = state.get(KEY).await?;
+        let known = entry.and_then(|entry| serde_json::from_slice::<Snapshot>(&entry.value).ok());
+        let names = self
+            .sources
+            .list()
+            .iter()
+            .map(|source| source.name.as_str());
+        let known = known.unwrap_or_default().restricted_to(names);
+        Ok(Board {
+            snapshot: Snapshot {
+                epoch: leadership.epoch(),
+                ..known
+            },
+            wanted: self.sources.list().len(),
+            began: Instant::now(),
+            began_unix_ms: self.clock.unix_ms(),
+            last_good: Default::default(),
+            backoffs: Default::default(),
+            dirty: true,
+        })
+    }
+
+    async fn poll<'a>(
+        &self,
+        source: &'a Source,
+        due: Instant,
+        known: Option<Validator>,
+    ) -> Polled<'a> {
+        tokio::time::sleep_until(due).await;
+        let started = Instant::now();
+        let outcome = self.fetcher.fetch(source, known.as_ref()).await;
+        Polled {
+            source,
+            started,
+            outcome,
+        }
+    }
+}
+
+/// What a leader knows, and what of it is not written yet.
+struct Board {
+    snapshot: Snapshot,
+    wanted: usize,
+    began: Instant,
+    began_unix_ms: i64,
+    last_good: std::collections::HashMap<String, i64>,
+    backoffs: std::collections::HashMap<String, Backoff>,
+    dirty: bool,
+}
+
+impl Board {
+    /// What makes the next request conditional, when there is a value to keep.
+    fn validator(&self, source: &Source) -> Option<Validator> {
+        let found = self.snapshot.sources.get(&source.name)?;
+        found.value.as_ref()?;
+        Some(found.validator.clone())
+    }
+
+    /// Takes in how a poll ended; tells how long after its start the next one is due.
+    fn count(&mut self, polled: &Polled<'_>, now: i64) -> Duration {
+        let name = &polled.source.name;
+        let last_good = self.last_good(name);
+        let found = self.snapshot.sources.entry(name.clone()).or_default();
+        self.dirty |= found.apply(polled.outcome.clone(), now, last_good);
+        match &polled.outcome {
+            Outcome::Failed(reason) => tracing::warn!(source = name, reason, "a source fails"),
+            _ => {
+                self.last_good.insert(name.clone(), now);
+            }
+        }
+        self.next_wait(polled.source)
+    }
+
+    /// When a source was last good. One that the last leader left in good order was so until now.
+    fn last_good(&self, name: &str) -> Option<i64> {
+        let left_good = || {
+            let found = self.snapshot.sources.get(name)?;
+            (found.stale.is_none() && found.value.is_some()).then_some(self.began_unix_ms)
+        };
+        self.last_good.get(name).copied().or_else(left_good)
+    }
+
+    /// The interval, or less while a source has never answered: it may just be starting.
+    fn next_wait(&mut self, source: &Source) -> Duration {
+        let found = self.snapshot.sources.get(&source.name);
+        if found.is_some_and(|found| found.value.is_some()) {
+            return source.interval;
+        }
+        let first = Duration::from_millis(200).min(source.interval);
+        self.backoffs
+            .entry(source.name.clone())
+            .or_insert_with(|| Backoff::new(first, source.interval))
+            .next_wait()
+    }
+
+    /// Writes what is new, once the first round is over.
+    async fn write(&mut self, state: &State) -> Result<(), Error> {
+        let first_round = self.snapshot.sources.len() < self.wanted;
+        if !self.dirty || (first_round && self.began.elapsed() < PATIENCE) {
+            return Ok(());
+        }
+        let text = serde_json::to_vec(&self.snapshot).map_err(|error| broken(&error))?;
+        state.put(KEY, text).await?;
+        self.dirty = false;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sources::Location;
+
+    fn board() -> Board {
+        Board {
+            snapshot: Snapshot::default(),
+            wanted: 1,
+            began: Instant::now(),
+            began_unix_ms: 1000,
+            last_good: Default::default(),
+            backoffs: Default::default(),
+            dirty: false,
+        }
+    }
+
+    fn source() -> Source {
+        Source {
+            name: "catalog".into(),
+            location: Location::Url("http://one/".into()),
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            max_size: 100,
+        }
+    }
+
+    fn polled(source: &Source, outcome: Outcome) -> Polled<'_> {
+        Polled {
+            source,
+            started: Instant::now(),
+            outcome,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_is_asked_sooner_only_until_its_first_answer() {
+        let (mut board, source) = (board(), source());
+        let failed = || Outcome::Failed("refused".into());
+        assert!(board.count(&polled(&source, failed()), 1) < Duration::from_secs(1));
+        assert!(board.validator(&source).is_none(), "no value to keep");
+        let good = Outcome::Changed {
+            value: json!(1),
+            validator: Validator::default(),
+        };
+        assert_eq!(board.count(&polled(&source, good), 2), source.interval);
+        assert!(board.validator(&source).is_some());
+        assert_eq!(board.count(&polled(&source, failed()), 3), source.interval);
+        assert_eq!(
+            board.snapshot.sources["catalog"]
+                .stale
+                .as_ref()
+                .unwrap()
+                .since,
+            2
+        );
+    }
+
+    #[tokio::test]
+    async fn a_new_leader_takes_the_old_ones_values_as_good_until_now() {
+        let (mut board, source) = (board(), source());
+        let carried = Found {
+            value: Some(json!(1)),
+            as_of: 5,
+            ..Found::default()
+        };
+        board.snapshot.sources.insert("catalog".into(), carried);
+        board.count(&polled(&source, Outcome::Failed("gone".into())), 1500);
+        let found = &board.snapshot.sources["catalog"];
+        assert_eq!(found.stale.as_ref().unwrap().since, 1000);
+        assert_eq!(found.value, Some(json!(1)));
+    }
+}
