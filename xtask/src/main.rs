@@ -1,1 +1,58 @@
-fn main() {}
+//! The project's own tasks: `cargo xtask TASK`.
+
+mod bench;
+mod rules;
+mod test;
+mod tidy;
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask TASK
+
+  test [--require-all] [FILTER]
+                        builds the binaries and runs every test; ends with one line
+                        'N passed, N failed, N skipped'. With --require-all, or CI=true, a test
+                        that is skipped because something is missing counts as failed.
+  soak [FILTER]         as test, with the long forms of the tests that have one
+  bench router          the router beside nginx and HAProxy: CPU time per request
+  tidy                  the direction of dependencies, leftovers, the length of files
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments.as_slice() {
+        ["test", rest @ ..] => test::run(&root(), rest, test::Form::Short),
+        ["soak", rest @ ..] => test::run(&root(), rest, test::Form::Long),
+        ["tidy"] => tidy::run(&root()),
+        ["bench", "router"] => bench::router(&root())
+            .map(|()| true)
+            .map_err(std::io::Error::other),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
+}
+
+/// The cargo that runs this task.
+fn cargo() -> std::process::Command {
+    std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
