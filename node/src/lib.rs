@@ -1,1 +1,28 @@
+//! The agent of a server: it serves the local API, registers the instances of its server, feeds
+//! the router, supervises services, and tells how all of it is.
 
+mod agent;
+mod config;
+mod error;
+mod health;
+mod identity;
+mod leases;
+mod local_api;
+pub mod logs;
+mod metrics;
+pub mod process;
+mod quota;
+mod registration;
+mod seats;
+mod session;
+mod supervision;
+pub mod supervisor;
+mod table;
+mod traffic;
+
+pub use agent::{Agent, Parts};
+pub use config::{Engines, NodeConfig, Quotas};
+pub use error::StartError;
+pub use identity::{IdentityError, load_or_create_key, write_operator_token};
+pub use supervision::Supervision;
+pub use traffic::Traffic;

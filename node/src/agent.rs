@@ -1,0 +1,230 @@
+//! The local API with what stands behind it: registrations, seats, state and the routing table.
+//! It is the node without its router and its supervisor, which it sees as traits.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt as _;
+use hydrant_contracts::{
+    Error, Instance, InstanceId, InstanceState, PathPrefix, ServiceId, TokenKey,
+};
+use hydrant_runtime::{Clock, Shutdown};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use crate::config::{Engines, Quotas};
+use crate::error::StartError;
+use crate::health::{self, Health};
+use crate::identity::{Authority, node_service};
+use crate::leases::Leases;
+use crate::local_api::{self, LocalApi};
+use crate::quota::Quota;
+use crate::registration::{self, Registrations};
+use crate::seats::Seats;
+use crate::session::Presence;
+use crate::supervision::Supervision;
+use crate::table::Table;
+use crate::traffic::Traffic;
+
+/// How long the tasks may take to give up what they hold.
+const STOP_WITHIN: Duration = Duration::from_secs(1);
+
+/// What an agent is built of.
+pub struct Parts {
+    /// The name of this server in the fleet.
+    pub server: String,
+    /// Checks and makes tokens.
+    pub key: TokenKey,
+    /// What stands behind the ports.
+    pub engines: Engines,
+    /// The router.
+    pub traffic: Arc<dyn Traffic>,
+    /// The supervisor.
+    pub supervision: Arc<dyn Supervision>,
+    /// The ports of the router's own listeners, where no instance can be.
+    pub router_ports: Vec<u16>,
+    /// How much the local API gives to its callers.
+    pub quotas: Quotas,
+    /// The time of day.
+    pub clock: Clock,
+}
+
+/// A running local API.
+pub struct Agent {
+    address: SocketAddr,
+    presence: Arc<Presence>,
+    registrations: Arc<Registrations>,
+    table: Arc<Table>,
+    shutdown: Shutdown,
+}
+
+impl Agent {
+    /// Opens the node's session, listens on a free port of the loopback, and feeds the router.
+    pub async fn start(parts: Parts) -> Result<Self, StartError> {
+        let engines = &parts.engines;
+        let presence = Presence::open(engines.coordination.clone())
+            .await
+            .map_err(|source| StartError::Engine {
+                port: "coordination",
+                source,
+            })?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .map_err(StartError::Api)?;
+        let agent = Self::new(&parts, presence, &listener)?;
+        let api = agent.local_api(&parts);
+        agent.run(parts, listener, api.into_router());
+        Ok(agent)
+    }
+
+    /// Where the local API listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes an instance out of the routing table and waits until its last request is done, at
+    /// most for `limit`. Returns how many are left.
+    pub async fn drain(&self, instance: &InstanceId, limit: Duration) -> Result<u64, Error> {
+        self.registrations.drain_instance(instance, limit).await
+    }
+
+    /// Resolves when the instance is in the routing table as ready.
+    pub async fn ready(&self, instance: &InstanceId) {
+        self.table.has_ready(instance).await;
+    }
+
+    /// Ends every lease and every stream, and gives up the session.
+    pub async fn stop(&self) {
+        self.shutdown.begin();
+        if !self.shutdown.finished(STOP_WITHIN).await {
+            tracing::warn!("some streams of the local API did not end in time");
+        }
+        self.presence.close().await;
+    }
+
+    fn new(
+        parts: &Parts,
+        presence: Presence,
+        listener: &TcpListener,
+    ) -> Result<Self, StartError> {
+        let address = listener.local_addr().map_err(StartError::Api)?;
+        let shutdown = Shutdown::new();
+        let presence = Arc::new(presence);
+        let table = Arc::new(Table::new());
+        let quotas = parts.quotas;
+        let mut own_ports = parts.router_ports.clone();
+        own_ports.push(address.port());
+        let registrations = Registrations::new(registration::Parts {
+            presence: presence.clone(),
+            table: table.clone(),
+            traffic: parts.traffic.clone(),
+            leases: Leases::new(quotas.leases_per_caller, quotas.leases),
+            clock: parts.clock.clone(),
+            server: parts.server.clone(),
+            own_ports,
+            shutdown: shutdown.clone(),
+        });
+        Ok(Self {
+            address,
+            presence,
+            registrations: Arc::new(registrations),
+            table,
+            shutdown,
+        })
+    }
+
+    fn local_api(&self, parts: &Parts) -> LocalApi {
+        let quotas = parts.quotas;
+        let leases = self.registrations.leases().clone();
+        let watches = Quota::new("watches", quotas.watches_per_caller, quotas.watches);
+        LocalApi {
+            authority: Authority::new(parts.key.clone()),
+            leases: leases.clone(),
+            watches: watches.clone(),
+            coordination: parts.engines.coordination.clone(),
+            state: parts.engines.state.clone(),
+            registrations: self.registrations.clone(),
+            seats: Arc::new(Seats {
+                presence: self.presence.clone(),
+                state: parts.engines.state.clone(),
+                leases: leases.clone(),
+                shutdown: self.shutdown.clone(),
+            }),
+            table: self.table.clone(),
+            traffic: parts.traffic.clone(),
+            supervision: parts.supervision.clone(),
+            health: Arc::new(Health {
+                server: parts.server.clone(),
+                started: Instant::now(),
+                engines: parts.engines.clone(),
+                supervision: parts.supervision.clone(),
+                table: self.table.clone(),
+                traffic: parts.traffic.clone(),
+                leases,
+                watches,
+            }),
+            server: parts.server.clone(),
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    fn run(&self, parts: Parts, listener: TcpListener, api: axum::Router) {
+        let (presence, shutdown) = (self.presence.clone(), self.shutdown.clone());
+        self.shutdown
+            .spawn(async move { presence.keep(&shutdown).await });
+
+        let (table, shutdown) = (self.table.clone(), self.shutdown.clone());
+        let own = own_instance(&parts, self.address);
+        self.shutdown.spawn(async move {
+            let coordination = &*parts.engines.coordination;
+            table
+                .follow(coordination, &*parts.traffic, &own, &shutdown)
+                .await;
+        });
+
+        let shutdown = self.shutdown.clone();
+        self.shutdown.spawn(async move {
+            // A KeepAlive is small and must not wait for more.
+            let listener = listener.tap_io(|stream| {
+                let _ = stream.set_nodelay(true);
+            });
+            let served = axum::serve(listener, api)
+                .with_graceful_shutdown(async move { shutdown.begun().await });
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the local API has ended");
+            }
+        });
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.shutdown.begin();
+    }
+}
+
+/// The node as an instance of `service/node`, which only its own router knows.
+fn own_instance(parts: &Parts, address: SocketAddr) -> Instance {
+    let service: ServiceId = node_service();
+    let page = |page: &&str| PathPrefix {
+        prefix: (*page).into(),
+        strip: 0,
+    };
+    Instance {
+        id: InstanceId::generate(&service.name),
+        version: env!("CARGO_PKG_VERSION")
+            .parse()
+            .expect("the version of a package is semantic"),
+        service,
+        server: parts.server.clone(),
+        address,
+        http2: true,
+        methods: local_api::methods(),
+        prefixes: health::PAGES.iter().map(page).collect(),
+        state: InstanceState::Ready,
+        detail: String::new(),
+        since_unix_ms: parts.clock.unix_ms(),
+        pid: std::process::id(),
+    }
+}

@@ -1,0 +1,86 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hydrant_ports::{Coordination, State};
+use hydrant_runtime::Clock;
+
+use crate::supervisor::ServiceSpec;
+
+/// What stands behind the ports of a node.
+#[derive(Clone)]
+pub struct Engines {
+    /// Who is there, who leads, who holds what.
+    pub coordination: Arc<dyn Coordination>,
+    /// Bytes by key that the fleet shares.
+    pub state: Arc<dyn State>,
+}
+
+/// How a node is set up.
+#[derive(Clone)]
+pub struct NodeConfig {
+    /// The name of this server in the fleet.
+    pub server: String,
+    /// The data folder; made when it is not there.
+    pub data: PathBuf,
+    /// Where the outside comes in; port 0 takes a free one.
+    pub public: SocketAddr,
+    /// Where the services of this server come in; on the loopback.
+    pub local: SocketAddr,
+    /// How many event loops the router has.
+    pub workers: usize,
+    /// The services that the node starts and keeps running.
+    pub services: Vec<ServiceSpec>,
+    /// The program with the command `run`, which starts plain web servers.
+    pub program: PathBuf,
+    /// How long services live without a node.
+    pub grace: Duration,
+    /// How much the local API gives to its callers.
+    pub quotas: Quotas,
+    /// The time of day.
+    pub clock: Clock,
+}
+
+impl NodeConfig {
+    /// A node on free ports of the loopback that supervises nothing.
+    pub fn new(server: impl Into<String>, data: impl Into<PathBuf>) -> Self {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            server: server.into(),
+            data: data.into(),
+            public: free,
+            local: free,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            services: Vec::new(),
+            program: crate::supervisor::own_program(),
+            grace: Duration::from_secs(30),
+            quotas: Quotas::default(),
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// How many things of the local API are held at a time, by one caller and by all.
+#[derive(Clone, Copy, Debug)]
+pub struct Quotas {
+    /// Registrations, candidacies and locks of one caller.
+    pub leases_per_caller: usize,
+    /// Registrations, candidacies and locks of all.
+    pub leases: usize,
+    /// Watches, observations and followed logs of one caller.
+    pub watches_per_caller: usize,
+    /// Watches, observations and followed logs of all.
+    pub watches: usize,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            leases_per_caller: 1000,
+            leases: 10_000,
+            watches_per_caller: 1000,
+            watches: 10_000,
+        }
+    }
+}

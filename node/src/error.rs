@@ -1,0 +1,36 @@
+use std::io;
+use std::path::PathBuf;
+
+use hydrant_ports::EngineError;
+
+use crate::identity::IdentityError;
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder, or a file in it, can't be used.
+    #[error("cannot use {} in the data folder", path.display())]
+    Data {
+        /// The file or the folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A secret file can't be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The local API can't listen.
+    #[error("the local API cannot listen on the loopback")]
+    Api(#[source] io::Error),
+    /// An engine does not do its work.
+    #[error("the engine behind the port {port} is not ready")]
+    Engine {
+        /// The port, as `coordination`.
+        port: &'static str,
+        /// What it said.
+        source: EngineError,
+    },
+    /// The supervisor can't take over or start the services.
+    #[error("the supervisor cannot start")]
+    Supervisor(#[source] io::Error),
+}

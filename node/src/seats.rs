@@ -1,0 +1,156 @@
+//! Candidacies and locks: a place in line for a seat, and the seat, for as long as the stream and
+//! the lease live.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hydrant_contracts::{Code, Error, Identity};
+use hydrant_ports::coordination::{Seat, SeatName};
+use hydrant_ports::{EngineError, ErrorKind, Key, State};
+use hydrant_runtime::{Backoff, Shutdown};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::leases::{Lease, Leases};
+use crate::session::{Presence, lost};
+
+/// How long the holder of a seat may be silent when it does not ask for another time.
+pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(3);
+
+/// What somebody in line for a seat is told.
+pub(crate) enum Told {
+    /// It stands in line.
+    Joined { lease_id: String, ttl_ms: u32 },
+    /// It has the seat, and the state refuses every lower epoch.
+    Held { epoch: u64 },
+    /// The seat, or the place in line, is gone. Nothing follows.
+    Lost { reason: String },
+}
+
+pub(crate) type Events = mpsc::Receiver<Result<Told, Error>>;
+
+/// A wish for a seat.
+pub(crate) struct Wish {
+    /// The seat, which is also the mark of its epoch in the state.
+    pub(crate) seat: Key,
+    /// Who wants it, for people.
+    pub(crate) holder: String,
+    pub(crate) ttl: Duration,
+    /// How long it waits for the seat; `None` as long as the stream lives.
+    pub(crate) wait: Option<Duration>,
+}
+
+/// Gives seats to the callers of the local API.
+pub(crate) struct Seats {
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) state: Arc<dyn State>,
+    pub(crate) leases: Leases,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl Seats {
+    /// Stands in line for a seat, and holds it, for as long as the answer is listened to and the
+    /// lease is kept alive.
+    pub(crate) fn compete(self: &Arc<Self>, owner: &Identity, wish: Wish) -> Result<Events, Error> {
+        let lease = self.leases.grant(owner, wish.ttl)?;
+        let (events, told) = mpsc::channel(8);
+        let seats = self.clone();
+        self.shutdown
+            .spawn(async move { seats.hold(&wish, &lease, &events).await });
+        Ok(told)
+    }
+
+    /// Leaving this function, however it happens, drops the seat and so gives it up.
+    async fn hold(&self, wish: &Wish, lease: &Lease, events: &mpsc::Sender<Result<Told, Error>>) {
+        let joined = Told::Joined {
+            lease_id: lease.id.clone(),
+            ttl_ms: lease.ttl_ms(),
+        };
+        let _ = events.send(Ok(joined)).await;
+        let last = tokio::select! {
+            () = events.closed() => return,
+            () = self.shutdown.begun() => Ok(told_lost("the node stops")),
+            () = lease.silent() => Ok(told_lost(lease.silence())),
+            last = self.win_and_lose(wish, events) => last,
+        };
+        let _ = events.try_send(last);
+    }
+
+    async fn win_and_lose(
+        &self,
+        wish: &Wish,
+        events: &mpsc::Sender<Result<Told, Error>>,
+    ) -> Result<Told, Error> {
+        let until = wish.wait.map(|wait| Instant::now() + wait);
+        let won = self.win(wish);
+        let seat = match until {
+            None => won.await?,
+            Some(until) => tokio::time::timeout_at(until, won)
+                .await
+                .map_err(|_| too_late(wish))??,
+        };
+        let epoch = seat.epoch();
+        let _ = events.send(Ok(Told::Held { epoch })).await;
+        seat.lost().await;
+        Ok(told_lost("the seat was taken away"))
+    }
+
+    /// Tries until there is a seat whose epoch the state knows as the highest.
+    async fn win(&self, wish: &Wish) -> Result<Box<dyn Seat>, Error> {
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
+        loop {
+            match self.take(wish).await {
+                Ok(seat) => return Ok(seat),
+                // Coordination counts from below what the state knows, as after it was rebuilt.
+                // Every try counts one up.
+                Err(error) if matches!(error.kind, ErrorKind::Superseded { .. }) => {
+                    tracing::warn!(seat = %wish.seat, %error, "the epoch is too low; trying again");
+                }
+                Err(error) if is_final(&error) => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(seat = %wish.seat, %error, "cannot take a seat; trying again");
+                    tokio::time::sleep(backoff.next_wait()).await;
+                }
+            }
+        }
+    }
+
+    /// Waits in line for the seat, and raises its mark before anybody hears that it is held: from
+    /// then on an earlier holder is refused on every key.
+    async fn take(&self, wish: &Wish) -> Result<Box<dyn Seat>, EngineError> {
+        let session = self.presence.session()?;
+        let name = SeatName(wish.seat.clone());
+        let seat = tokio::select! {
+            seat = session.take_seat(&name, &wish.holder) => seat?,
+            () = lost(&*session) => {
+                return Err(EngineError::new(ErrorKind::Closed, "the session is lost"));
+            }
+        };
+        match self.state.raise(&wish.seat, seat.epoch()).await {
+            Ok(()) => Ok(seat),
+            Err(error) => {
+                seat.give_up().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn is_final(error: &EngineError) -> bool {
+    matches!(error.kind, ErrorKind::TooLarge | ErrorKind::Corrupt)
+}
+
+fn told_lost(reason: impl Into<String>) -> Told {
+    Told::Lost {
+        reason: reason.into(),
+    }
+}
+
+fn too_late(wish: &Wish) -> Error {
+    let waited = wish.wait.unwrap_or_default().as_millis();
+    Error::new(
+        Code::DeadlineExceeded,
+        "deadline_exceeded",
+        format!("{} was not free within {waited} ms", wish.seat),
+    )
+}

@@ -1,0 +1,9 @@
+//! The local API with the embedded engine, asked by real clients over TCP.
+
+mod authority;
+mod election;
+mod pages;
+mod registry;
+mod sessions;
+mod state;
+mod support;
