@@ -50,9 +50,9 @@ impl fmt::Display for Duration {
         let ms = self.0.as_millis();
         let (number, unit) = match ms {
             0 => (0, "s"),
-            _ if ms % 3_600_000 == 0 => (ms / 3_600_000, "h"),
-            _ if ms % 60_000 == 0 => (ms / 60_000, "m"),
-            _ if ms % 1000 == 0 => (ms / 1000, "s"),
+            _ if ms.is_multiple_of(3_600_000) => (ms / 3_600_000, "h"),
+            _ if ms.is_multiple_of(60_000) => (ms / 60_000, "m"),
+            _ if ms.is_multiple_of(1000) => (ms / 1000, "s"),
             _ => (ms, "ms"),
         };
         f.pad(&format!("{number}{unit}"))
@@ -98,7 +98,7 @@ impl FromStr for ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(40, "TB"), (30, "GB"), (20, "MB"), (10, "KB"), (0, "B")];
-        let fits = |shift: u32| self.0 >= 1 << shift && self.0 % (1 << shift) == 0;
+        let fits = |shift: u32| self.0 >= 1 << shift && self.0.is_multiple_of(1 << shift);
         let (shift, unit) = units
             .into_iter()
             .find(|(shift, _)| fits(*shift))
