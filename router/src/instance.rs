@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -237,7 +238,7 @@ pub struct InFlight<L: Deref<Target = Live>> {
     endpoint: EndpointId,
     began: Moment,
     /// An answer or an error was noted.
-    told: bool,
+    told: Cell<bool>,
 }
 
 impl<L: Deref<Target = Live>> InFlight<L> {
@@ -253,7 +254,7 @@ impl<L: Deref<Target = Live>> InFlight<L> {
             worker,
             endpoint,
             began: now,
-            told: false,
+            told: Cell::new(false),
         }
     }
 
@@ -268,8 +269,8 @@ impl<L: Deref<Target = Live>> InFlight<L> {
     }
 
     /// The head of the final answer is there.
-    pub fn answered(&mut self, status: u16, now: Moment) {
-        self.told = true;
+    pub fn answered(&self, status: u16, now: Moment) {
+        self.told.set(true);
         let (slot, latency) = (self.slot(), now.since(self.began));
         slot.endpoints.get(self.endpoint).latency.record(latency);
         if status >= 500 {
@@ -287,8 +288,8 @@ impl<L: Deref<Target = Live>> InFlight<L> {
     }
 
     /// The request failed.
-    pub fn failed(&mut self, kind: ErrorKind, now: Moment) {
-        self.told = true;
+    pub fn failed(&self, kind: ErrorKind, now: Moment) {
+        self.told.set(true);
         self.slot().count_error(kind, self.endpoint);
         if kind == ErrorKind::Connect {
             self.live.eject(now);
@@ -328,7 +329,7 @@ impl<L: Deref<Target = Live>> Drop for InFlight<L> {
     fn drop(&mut self) {
         let slot = self.slot();
         slot.in_flight.subtract(1);
-        if !self.told {
+        if !self.told.get() {
             slot.count_error(ErrorKind::Canceled, self.endpoint);
         }
     }

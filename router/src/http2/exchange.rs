@@ -1,0 +1,306 @@
+//! One request and its answer.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::Client;
+use super::body::{AnswerBody, Deadline, Forwarded, Sent, Upload};
+use super::head::{self, Onward};
+use super::pool::Failure;
+use crate::answer::{Answer, Style};
+use crate::balance::{self, Chooser, Tried};
+use crate::clock::Moment;
+use crate::decide::{self, Route};
+use crate::instance::{ErrorKind, InFlight};
+use crate::refusal::{Reason, Refusal};
+use crate::snapshot::Instance;
+use crate::worker::Worker;
+
+/// The longest wait for the head of an answer when the caller named none. A stream that waits
+/// for its first message may be silent for long.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// A request on its way: what its attempts share.
+struct Exchange<'a> {
+    worker: &'a Worker,
+    route: Route<'a>,
+    parts: Parts,
+    target: Vec<u8>,
+    authority: Option<String>,
+    upload: Rc<Upload>,
+    deadline: Option<Instant>,
+    style: Style,
+}
+
+/// Answers one request.
+pub(super) async fn answer(
+    worker: &Worker,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let (active, style) = (Active::begin(Rc::clone(&client)), style(&request));
+    match forward(worker, &client, request, style).await {
+        Ok(mut response) => {
+            response.body_mut().hold(active);
+            response
+        }
+        Err(refusal) => {
+            worker
+                .snapshot()
+                .totals()
+                .refused(worker.index, refusal.reason);
+            own_answer(&refusal, style)
+        }
+    }
+}
+
+async fn forward(
+    worker: &Worker,
+    client: &Client,
+    request: Request<Incoming>,
+    style: Style,
+) -> Result<Response<AnswerBody>, Refusal> {
+    let snapshot = worker.snapshot();
+    let (mut parts, body) = request.into_parts();
+    let (target, authority) = (target(&parts), authority(&parts));
+    let token = head::token(&parts.headers)?;
+    let who = client
+        .identities
+        .borrow_mut()
+        .resolve(&worker.key, token)?
+        .clone();
+    let asked = decide::Request {
+        listener: client.listener,
+        caller: &who.caller,
+        method: parts.method.as_str().as_bytes(),
+        target: &target,
+    };
+    let route = decide::decide(&snapshot, &asked)?;
+    let timeout = head::timeout(&parts.headers)?;
+    let onward = Onward {
+        caller: &who.text,
+        keeps_token: route.forwards_token(),
+        client: client.address.ip(),
+        authority: authority.as_deref(),
+    };
+    head::prepare(&mut parts.headers, &onward);
+    let exchange = Exchange {
+        worker,
+        route,
+        parts,
+        target,
+        authority,
+        upload: Upload::new(body),
+        deadline: timeout.map(|timeout| Instant::now() + timeout),
+        style,
+    };
+    exchange.run().await
+}
+
+impl Exchange<'_> {
+    /// Tries instances until one answers or no more may be tried.
+    async fn run(&self) -> Result<Response<AnswerBody>, Refusal> {
+        let budget = self.route.service.live.budget(self.worker.index);
+        budget.request(Moment::now());
+        let mut tried = Tried::default();
+        loop {
+            let instance = self.choose(&tried)?;
+            let failure = match self.attempt(instance, &tried).await? {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            tried.add(instance);
+            let again = self.may_repeat(&failure) && !tried.is_full();
+            if !again || !budget.take_retry(Moment::now()) {
+                return Err(self.failed(instance, &failure));
+            }
+        }
+    }
+
+    fn choose(&self, tried: &Tried) -> Result<&Arc<Instance>, Refusal> {
+        let chooser = Chooser {
+            worker: self.worker.index,
+            now: Moment::now(),
+        };
+        balance::choose(&self.route, tried, chooser, &mut self.worker.rng())
+    }
+
+    /// The outer error ends the exchange; the inner one may let another instance try.
+    async fn attempt(
+        &self,
+        instance: &Instance,
+        tried: &Tried,
+    ) -> Result<Result<Response<AnswerBody>, Failure>, Refusal> {
+        let (live, endpoint) = (Arc::clone(&instance.live), self.route.endpoint.id);
+        let sent: Sent = Rc::new(InFlight::begin(
+            live,
+            self.worker.index,
+            endpoint,
+            Moment::now(),
+        ));
+        if !tried.is_empty() {
+            sent.is_retry();
+        }
+        let (cut, seen) = self.route.split(&self.target, instance);
+        let request = self.request(instance, &sent, cut, seen)?;
+        let answer = self
+            .worker
+            .http2
+            .pool
+            .send(&instance.live, instance.info.http2, request);
+        let until = self
+            .deadline
+            .unwrap_or_else(|| Instant::now() + LONGEST_WAIT);
+        match tokio::time::timeout_at(until, answer).await {
+            Err(_) => {
+                sent.failed(ErrorKind::Timeout, Moment::now());
+                Err(too_late())
+            }
+            Ok(Err(failure)) => {
+                sent.failed(failure.kind, Moment::now());
+                Ok(Err(failure))
+            }
+            Ok(Ok(response)) => {
+                sent.answered(response.status().as_u16(), Moment::now());
+                self.upload.forget();
+                Ok(Ok(self.forwarded(response, sent, cut)))
+            }
+        }
+    }
+
+    fn request(
+        &self,
+        instance: &Instance,
+        sent: &Sent,
+        cut: &[u8],
+        seen: &[u8],
+    ) -> Result<Request<super::body::Attempt>, Refusal> {
+        let left = self
+            .deadline
+            .map(|deadline| deadline.duration_since(Instant::now()));
+        let mut headers = self.parts.headers.clone();
+        head::finish(&mut headers, cut, left);
+        let own_authority = instance.live.address().to_string();
+        let authority = self.authority.as_deref().unwrap_or(&own_authority);
+        let uri = head::address(&mut headers, authority, seen, instance.info.http2);
+        let uri = uri.ok_or_else(|| {
+            let message = "the request's host or path is not one of HTTP";
+            Refusal::new(Reason::BadRequest, message)
+        })?;
+        let mut request = Request::new(self.upload.attempt(sent));
+        *request.method_mut() = self.parts.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    fn forwarded(
+        &self,
+        response: Response<Incoming>,
+        sent: Sent,
+        cut: &[u8],
+    ) -> Response<AnswerBody> {
+        let (mut parts, incoming) = response.into_parts();
+        head::answer(parts.status, &mut parts.headers, cut);
+        parts.version = http::Version::HTTP_2;
+        let body = Forwarded {
+            incoming,
+            sent,
+            deadline: self.deadline.map(Deadline::at),
+            style: self.style,
+            active: None,
+        };
+        Response::from_parts(parts, AnswerBody::Forwarded(body))
+    }
+
+    fn may_repeat(&self, failure: &Failure) -> bool {
+        self.upload.is_replayable() && (failure.unsent || self.route.repeatable)
+    }
+
+    fn failed(&self, instance: &Instance, failure: &Failure) -> Refusal {
+        let (id, service) = (&instance.info.id, &self.route.service.id);
+        let message = match failure.kind {
+            ErrorKind::Connect => format!("{id} of {service} takes no connection"),
+            ErrorKind::Protocol => format!("{id} of {service} answered something that is not HTTP"),
+            ErrorKind::Local => "the router has no file descriptor left".into(),
+            _ => format!("{id} of {service} broke off before it answered"),
+        };
+        let reason = match failure.kind {
+            ErrorKind::Connect => Reason::NoHealthyInstance,
+            ErrorKind::Local => Reason::Overloaded,
+            _ => Reason::UpstreamFailed,
+        };
+        Refusal::new(reason, message)
+    }
+}
+
+pub(super) fn too_late() -> Refusal {
+    Refusal::new(
+        Reason::DeadlineExceeded,
+        "the caller's deadline passed before the answer",
+    )
+}
+
+fn target(parts: &Parts) -> Vec<u8> {
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or("", |target| target.as_str());
+    target.as_bytes().to_vec()
+}
+
+/// The host that is addressed: the pseudo-header, else the header `host`.
+fn authority(parts: &Parts) -> Option<String> {
+    let host = || parts.headers.get(http::header::HOST)?.to_str().ok();
+    let authority = parts.uri.authority().map(|authority| authority.as_str());
+    authority.or_else(host).map(str::to_owned)
+}
+
+fn style(request: &Request<Incoming>) -> Style {
+    let kind = request.headers().get(http::header::CONTENT_TYPE);
+    let connect = request.headers().contains_key("connect-protocol-version");
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("", |target| target.as_str());
+    Style::of(kind.map(HeaderValue::as_bytes), connect, target.as_bytes())
+}
+
+fn own_answer(refusal: &Refusal, style: Style) -> Response<AnswerBody> {
+    let answer = Answer::new(refusal, style);
+    let body = AnswerBody::Own(Full::new(Bytes::from(answer.body)));
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    for (name, value) in answer.headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response
+                .headers_mut()
+                .append(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+/// A request of a connection, until its answer has been sent.
+#[derive(Debug)]
+pub(super) struct Active(Rc<Client>);
+
+impl Active {
+    fn begin(client: Rc<Client>) -> Self {
+        client.active.set(client.active.get() + 1);
+        Self(client)
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get().saturating_sub(1));
+    }
+}

@@ -1,0 +1,206 @@
+//! Heads on their way through: what is taken off, changed and added.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Uri};
+use hydrant_contracts::{CorrelationId, Timeout, TraceParent, header as ours};
+
+use crate::refusal::{Reason, Refusal, shown};
+
+const TIMEOUTS: [HeaderName; 3] = [
+    HeaderName::from_static(ours::CONNECT_TIMEOUT),
+    HeaderName::from_static(ours::GRPC_TIMEOUT),
+    HeaderName::from_static(ours::TIMEOUT),
+];
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+const CALLER: HeaderName = HeaderName::from_static(ours::CALLER);
+const TOKEN: HeaderName = HeaderName::from_static(ours::TOKEN);
+const TRACEPARENT: HeaderName = HeaderName::from_static(ours::TRACEPARENT);
+const CORRELATION_ID: HeaderName = HeaderName::from_static(ours::CORRELATION_ID);
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static(ours::FORWARDED_PREFIX);
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// What all attempts of a request have in common.
+#[derive(Debug)]
+pub(super) struct Onward<'a> {
+    pub(super) caller: &'a str,
+    pub(super) keeps_token: bool,
+    pub(super) client: IpAddr,
+    pub(super) authority: Option<&'a str>,
+}
+
+/// The token of a request; more than one is refused.
+pub(super) fn token(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
+    let mut tokens = headers.get_all(TOKEN).iter();
+    let first = tokens.next().map(HeaderValue::as_bytes);
+    if tokens.next().is_some() {
+        let message = "the request has more than one header hydrant-token";
+        return Err(Refusal::new(Reason::BadRequest, message));
+    }
+    Ok(first)
+}
+
+/// How long the caller waits: the shortest of the headers that say so.
+pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
+    let mut shortest: Option<Duration> = None;
+    for name in &TIMEOUTS {
+        for value in headers.get_all(name) {
+            let parsed = parse_timeout(name, value.as_bytes()).ok_or_else(|| {
+                let value = shown(value.as_bytes());
+                let message = format!("the header {name}: {value} is not a time");
+                Refusal::new(Reason::BadRequest, message)
+                    .mend("write milliseconds, as 1500, or for gRPC a number and a unit, as 2S")
+            })?;
+            let parsed = parsed.duration();
+            shortest = Some(shortest.map_or(parsed, |shortest| shortest.min(parsed)));
+        }
+    }
+    Ok(shortest)
+}
+
+fn parse_timeout(name: &HeaderName, value: &[u8]) -> Option<Timeout> {
+    match name.as_str() {
+        ours::GRPC_TIMEOUT => Timeout::from_grpc(value),
+        _ => Timeout::from_millis(value),
+    }
+}
+
+/// Takes off what ends here and adds what every attempt carries.
+pub(super) fn prepare(headers: &mut HeaderMap, onward: &Onward<'_>) {
+    drop_hop_by_hop(headers);
+    headers.remove(header::EXPECT);
+    headers.remove(FORWARDED_PREFIX);
+    let trailers = headers.get(header::TE).is_some_and(|te| te == "trailers");
+    headers.remove(header::TE);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if !onward.keeps_token {
+        headers.remove(TOKEN);
+    }
+    insert(headers, CALLER, onward.caller);
+    add_context(headers);
+    add_forwarded(headers, onward);
+}
+
+fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// A trace and a correlation id are made where there is none. The router makes no span of its
+/// own, so a trace goes on as it came.
+fn add_context(headers: &mut HeaderMap) {
+    let one = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        values
+            .next()
+            .filter(|_| values.next().is_none())
+            .map(HeaderValue::as_bytes)
+    };
+    let traced = one(&TRACEPARENT).and_then(TraceParent::parse).is_some();
+    let correlated = one(&CORRELATION_ID).is_some_and(CorrelationId::is_valid);
+    if !traced {
+        insert(headers, TRACEPARENT, &TraceParent::generate().to_string());
+    }
+    if !correlated {
+        insert(headers, CORRELATION_ID, CorrelationId::generate().as_str());
+    }
+}
+
+fn add_forwarded(headers: &mut HeaderMap, onward: &Onward<'_>) {
+    let mut hops: Vec<String> = headers
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| Some(value.to_str().ok()?.to_owned()))
+        .collect();
+    hops.push(onward.client.to_string());
+    insert(headers, FORWARDED_FOR, &hops.join(", "));
+    insert(headers, FORWARDED_PROTO, "http");
+    if let Some(authority) = onward.authority {
+        insert(headers, FORWARDED_HOST, authority);
+    }
+}
+
+/// What depends on the instance and on the time: the prefix that was cut off, and what is left of
+/// the time, in the form in which it came.
+pub(super) fn finish(headers: &mut HeaderMap, cut: &[u8], left: Option<Duration>) {
+    if let (false, Ok(cut)) = (cut.is_empty(), HeaderValue::from_bytes(cut)) {
+        headers.insert(FORWARDED_PREFIX, cut);
+    }
+    let Some(left) = left.map(Timeout::new) else {
+        return;
+    };
+    for name in TIMEOUTS
+        .iter()
+        .filter(|name| headers.contains_key(*name))
+        .collect::<Vec<_>>()
+    {
+        let text = match name.as_str() {
+            ours::GRPC_TIMEOUT => left.to_grpc(),
+            _ => left.to_millis().to_string(),
+        };
+        insert(headers, name.clone(), &text);
+    }
+}
+
+/// The target and the headers that name the host, as the instance's protocol has them.
+pub(super) fn address(
+    headers: &mut HeaderMap,
+    authority: &str,
+    path: &[u8],
+    http2: bool,
+) -> Option<Uri> {
+    let path = std::str::from_utf8(path).ok()?;
+    if http2 {
+        headers.remove(header::HOST);
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(authority)
+            .path_and_query(path);
+        return uri.build().ok();
+    }
+    insert(headers, header::HOST, authority);
+    path.parse().ok()
+}
+
+/// Takes off an answer what ends here, and puts back the prefix that was cut off.
+pub(super) fn answer(status: http::StatusCode, headers: &mut HeaderMap, cut: &[u8]) {
+    drop_hop_by_hop(headers);
+    let redirects = status.is_redirection() || status == http::StatusCode::CREATED;
+    let location = headers
+        .get(header::LOCATION)
+        .filter(|_| redirects && !cut.is_empty());
+    let Some(location) = location.map(HeaderValue::as_bytes) else {
+        return;
+    };
+    let is_path = location.starts_with(b"/") && !location.starts_with(b"//");
+    if let (true, Ok(whole)) = (is_path, HeaderValue::from_bytes(&[cut, location].concat())) {
+        headers.insert(header::LOCATION, whole);
+    }
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}

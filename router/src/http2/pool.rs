@@ -1,0 +1,270 @@
+//! One worker's connections to instances, as HTTP/2 requests use them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::LocalTasks;
+use super::body::Attempt;
+use crate::instance::{ErrorKind, Live};
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// Requests of one HTTP/2 connection, above which another is opened, and the most of those.
+const STREAMS_EACH: usize = 100;
+const MAX_HTTP2: usize = 8;
+/// HTTP/1.1 connections that wait for a request, and for how long.
+const MAX_IDLE: usize = 32;
+const IDLE_LIMIT: Duration = Duration::from_secs(30);
+const PING_EVERY: Duration = Duration::from_secs(15);
+const PING_LIMIT: Duration = Duration::from_secs(10);
+const WINDOW: u32 = 1024 * 1024;
+
+/// Connections by the key of their instance.
+#[derive(Debug, Default)]
+pub(super) struct Pool(RefCell<HashMap<u64, Rc<Connections>>>);
+
+#[derive(Debug, Default)]
+struct Connections {
+    http2: RefCell<Vec<Http2Connection>>,
+    http1: RefCell<Vec<(http1::SendRequest<Attempt>, Instant)>>,
+    /// Held while an HTTP/2 connection is made, so that a burst of requests shares it.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Debug)]
+struct Http2Connection {
+    sender: http2::SendRequest<Attempt>,
+    streams: Rc<Cell<usize>>,
+}
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) kind: ErrorKind,
+    /// The instance did nothing with it.
+    pub(super) unsent: bool,
+}
+
+impl Failure {
+    const fn unsent(kind: ErrorKind) -> Self {
+        Self { kind, unsent: true }
+    }
+}
+
+impl Pool {
+    /// Sends a request and waits for the head of the answer.
+    pub(super) async fn send(
+        &self,
+        live: &Live,
+        http2: bool,
+        request: Request<Attempt>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let connections = self.of(live);
+        if http2 {
+            connections.send_http2(live, request).await
+        } else {
+            connections.send_http1(live, request).await
+        }
+    }
+
+    fn of(&self, live: &Live) -> Rc<Connections> {
+        let mut all = self.0.borrow_mut();
+        if !all.contains_key(&live.key()) {
+            // A new instance: a good time to forget those that are gone.
+            all.retain(|_, connections| connections.is_used());
+        }
+        Rc::clone(all.entry(live.key()).or_default())
+    }
+}
+
+impl Connections {
+    fn is_used(&self) -> bool {
+        self.http1
+            .borrow_mut()
+            .retain(|(sender, since)| is_fresh(sender, *since));
+        self.http2
+            .borrow_mut()
+            .retain(|connection| !connection.sender.is_closed());
+        !self.http1.borrow().is_empty() || !self.http2.borrow().is_empty()
+    }
+
+    async fn send_http2(
+        &self,
+        live: &Live,
+        request: Request<Attempt>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut connection = self.http2_connection(live).await?;
+        let _stream = Stream::begin(&connection.streams);
+        connection
+            .sender
+            .try_send_request(request)
+            .await
+            .map_err(|error| failure(&error))
+    }
+
+    async fn http2_connection(&self, live: &Live) -> Result<Http2Connection, Failure> {
+        if let Some(connection) = self.free_http2() {
+            return Ok(connection);
+        }
+        let _connecting = self.connecting.lock().await;
+        if let Some(connection) = self.free_http2() {
+            return Ok(connection);
+        }
+        let connection = connect_http2(live).await?;
+        self.http2.borrow_mut().push(connection.clone());
+        Ok(connection)
+    }
+
+    /// The connection with the fewest requests, if it has room or no other may be opened.
+    fn free_http2(&self) -> Option<Http2Connection> {
+        let mut connections = self.http2.borrow_mut();
+        connections.retain(|connection| !connection.sender.is_closed());
+        let is_full = connections.len() >= MAX_HTTP2;
+        let least = connections
+            .iter()
+            .min_by_key(|connection| connection.streams.get())?;
+        (is_full || least.streams.get() < STREAMS_EACH).then(|| least.clone())
+    }
+
+    async fn send_http1(
+        self: Rc<Self>,
+        live: &Live,
+        request: Request<Attempt>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut sender = match self.idle_http1() {
+            Some(sender) => sender,
+            None => connect_http1(live).await?,
+        };
+        let answer = sender
+            .try_send_request(request)
+            .await
+            .map_err(|error| failure(&error))?;
+        tokio::task::spawn_local(async move {
+            if sender.ready().await.is_ok() {
+                self.keep(sender);
+            }
+        });
+        Ok(answer)
+    }
+
+    fn idle_http1(&self) -> Option<http1::SendRequest<Attempt>> {
+        let mut idle = self.http1.borrow_mut();
+        while let Some((sender, since)) = idle.pop() {
+            if is_fresh(&sender, since) {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, sender: http1::SendRequest<Attempt>) {
+        let mut idle = self.http1.borrow_mut();
+        idle.retain(|(sender, since)| is_fresh(sender, *since));
+        if idle.len() < MAX_IDLE {
+            idle.push((sender, Instant::now()));
+        }
+    }
+}
+
+fn is_fresh(sender: &http1::SendRequest<Attempt>, since: Instant) -> bool {
+    sender.is_ready() && since.elapsed() < IDLE_LIMIT
+}
+
+/// A request on an HTTP/2 connection, until the head of its answer.
+struct Stream(Rc<Cell<usize>>);
+
+impl Stream {
+    fn begin(streams: &Rc<Cell<usize>>) -> Self {
+        streams.set(streams.get() + 1);
+        Self(Rc::clone(streams))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+async fn connect(live: &Live) -> Result<TokioIo<TcpStream>, Failure> {
+    let connected = timeout(CONNECT_LIMIT, TcpStream::connect(live.address())).await;
+    match connected {
+        Ok(Ok(stream)) => {
+            let _ = stream.set_nodelay(true);
+            Ok(TokioIo::new(stream))
+        }
+        Ok(Err(error)) => Err(Failure::unsent(ErrorKind::of_connect(&error))),
+        Err(_) => Err(Failure::unsent(ErrorKind::Connect)),
+    }
+}
+
+async fn connect_http2(live: &Live) -> Result<Http2Connection, Failure> {
+    let io = connect(live).await?;
+    let handshake = http2::Builder::new(LocalTasks)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOW / 4)
+        .initial_connection_window_size(WINDOW)
+        .max_send_buf_size(64 * 1024)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_LIMIT)
+        .handshake(io);
+    let made = timeout(CONNECT_LIMIT, handshake)
+        .await
+        .ok()
+        .and_then(Result::ok);
+    let (sender, connection) = made.ok_or(Failure::unsent(ErrorKind::Protocol))?;
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection to an instance ended");
+        }
+    });
+    Ok(Http2Connection {
+        sender,
+        streams: Rc::default(),
+    })
+}
+
+async fn connect_http1(live: &Live) -> Result<http1::SendRequest<Attempt>, Failure> {
+    let io = connect(live).await?;
+    let made = http1::handshake(io).await;
+    let (sender, connection) = made.map_err(|_| Failure::unsent(ErrorKind::Protocol))?;
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection to an instance ended");
+        }
+    });
+    Ok(sender)
+}
+
+fn failure(error: &TrySendError<Request<Attempt>>) -> Failure {
+    let not_begun = error.message().is_some();
+    let error = error.error();
+    let refused = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<h2::Error>())
+        .is_some_and(was_refused);
+    let kind = if error.is_parse() || error.is_parse_status() {
+        ErrorKind::Protocol
+    } else {
+        ErrorKind::Closed
+    };
+    Failure {
+        kind,
+        unsent: not_begun || refused,
+    }
+}
+
+/// The instance said that it did not look at the request: it refused the stream, or it closes the
+/// connection and the request came too late (RFC 9113, 8.7).
+fn was_refused(error: &h2::Error) -> bool {
+    error.is_remote()
+        && (error.reason() == Some(h2::Reason::REFUSED_STREAM)
+            || (error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)))
+}
