@@ -35,7 +35,7 @@ async fn measure(folder: &Path, writers: usize) -> Result<(), Box<dyn std::error
                 let sent = Instant::now();
                 let key: Key = format!("writes/{writer}/{}", count % 100).parse()?;
                 let value = vec![b'x'; 100].into();
-                if count % 2 == 0 {
+                if count.is_multiple_of(2) {
                     coordination.put(&key, value, Expect::Any).await?;
                 } else {
                     state.put(&key, value, Put::default()).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hydrant_ports::coordination::{SeatName, SessionState};
 use hydrant_ports::state::Put;
-use hydrant_ports::{Change, Coordination, ErrorKind, Expect, Key, State};
+use hydrant_ports::{Change, Coordination, ErrorKind, Expect, Key};
 
 use crate::disk::faulty::FaultyDisk;
 use crate::writer::Core;
@@ -108,7 +108,8 @@ async fn a_failing_disk_acknowledges_nothing_and_is_used_again_when_it_works() {
     let (engine, state) = (store.coordination(), store.state());
     let session = engine.open_session(TTL).await.unwrap();
     put(&engine, "k/before").await.unwrap();
-    let ephemeral = session.put_ephemeral(&key("k/e"), "x".into(), Expect::Any);
+    let name = key("k/e");
+    let ephemeral = session.put_ephemeral(&name, "x".into(), Expect::Any);
     ephemeral.await.unwrap();
     let mut watch = engine.watch(&"k/".parse().unwrap()).await.unwrap();
     assert!(matches!(watch.next().await, Some(Change::All(all)) if all.len() == 2));
@@ -156,7 +157,8 @@ async fn a_session_ends_though_the_disk_fails() {
     let store = open(&disk);
     let engine = store.coordination();
     let session = engine.open_session(TTL).await.unwrap();
-    let ephemeral = session.put_ephemeral(&key("k/e"), "x".into(), Expect::Any);
+    let name = key("k/e");
+    let ephemeral = session.put_ephemeral(&name, "x".into(), Expect::Any);
     ephemeral.await.unwrap();
     disk.set_failing(true);
     let (failed, ()) = tokio::join!(put(&engine, "k/kept"), session.close());
