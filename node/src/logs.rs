@@ -9,6 +9,7 @@
 mod line;
 mod raw;
 mod store;
+mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -23,6 +23,8 @@ pub use cgroup::{Cgroup, Cgroups};
 pub use identity::{ProcessId, Tagged, with_variable};
 pub use limits::Limits;
 
+use identity::number;
+
 /// What to start, and how.
 #[derive(Debug)]
 pub struct Launch {
@@ -176,7 +178,7 @@ impl Process {
     /// ended by itself, for what it left behind.
     pub fn kill_group(&self) {
         // A group's number is not given to a new process while the group has members.
-        if let Some(pid) = Pid::from_raw(self.id.pid as i32).filter(|pid| *pid != Pid::INIT) {
+        if let Some(pid) = number(self.id.pid).filter(|pid| *pid != Pid::INIT) {
             let _ = kill_process_group(pid, Signal::KILL);
         }
     }
@@ -187,7 +189,7 @@ impl Process {
             Some(child) => child.id(),
             None => self.id.is_alive().then_some(self.id.pid),
         };
-        Pid::from_raw(pid? as i32)
+        number(pid?)
     }
 }
 

@@ -205,7 +205,10 @@ mod tests {
 
     #[test]
     fn nothing_forges_a_line_or_steers_a_terminal() {
-        assert_eq!(read(b"a\rb\x1b[2Jc\x07").message, "a\\u{d}b\\u{1b}[2Jc\\u{7}");
+        assert_eq!(
+            read(b"a\rb\x1b[2Jc\x07").message,
+            "a\\u{d}b\\u{1b}[2Jc\\u{7}"
+        );
         assert_eq!(read(b"\x1b[1;32mok\x1b[0m").message, "ok");
         assert_eq!(
             read("x\u{202e}y\u{2028}z".as_bytes()).message,

@@ -190,7 +190,9 @@ impl Batch {
 fn line_length(chunk: &[u8], unfinished: bool) -> Option<usize> {
     match chunk.iter().position(|byte| *byte == b'\n') {
         Some(at) => Some(at + 1),
-        None => (!chunk.is_empty() && (unfinished || chunk.len() > MAX_LINE)).then_some(chunk.len()),
+        None => {
+            (!chunk.is_empty() && (unfinished || chunk.len() > MAX_LINE)).then_some(chunk.len())
+        }
     }
 }
 
@@ -273,7 +275,11 @@ mod tests {
 
     fn texts(batch: &Option<Batch>) -> Vec<String> {
         let text = |line: &RawLine| String::from_utf8(line.text.clone()).unwrap();
-        batch.iter().flat_map(|batch| &batch.lines).map(text).collect()
+        batch
+            .iter()
+            .flat_map(|batch| &batch.lines)
+            .map(text)
+            .collect()
     }
 
     #[test]

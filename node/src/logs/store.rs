@@ -64,7 +64,11 @@ impl Store {
     }
 
     /// Appends lines of one service, each with its end, in one write.
-    pub(super) fn append(&mut self, service: &ServiceId, lines: &[(LogLine, u64)]) -> io::Result<()> {
+    pub(super) fn append(
+        &mut self,
+        service: &ServiceId,
+        lines: &[(LogLine, u64)],
+    ) -> io::Result<()> {
         let mut text = Vec::new();
         for (line, end) in lines {
             serde_json::to_writer(&mut text, &Kept { line, end: *end })?;

@@ -51,13 +51,19 @@ impl ProcessId {
     }
 }
 
+/// The number as the kernel takes it; `None` for 0 and what no process can have.
+pub(super) fn number(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
 /// A descriptor that becomes readable when the process ends.
 #[cfg(target_os = "linux")]
 fn handle(pid: u32) -> Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
     use rustix::process::{PidfdFlags, pidfd_open};
     use tokio::io::{Interest, unix::AsyncFd};
-    let handle = pidfd_open(Pid::from_raw(pid as i32)?, PidfdFlags::NONBLOCK).ok()?;
-    AsyncFd::with_interest(handle, Interest::READABLE).ok()
+    let handle = pidfd_open(number(pid)?, PidfdFlags::NONBLOCK).ok()?;
+    // SAFETY: the descriptor is owned, so it stays open until the AsyncFd is dropped with it.
+    unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) }.ok()
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -68,7 +74,7 @@ fn handle(_pid: u32) -> Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
 /// When the process started: clock ticks since the machine did, and which start of the machine.
 #[cfg(target_os = "linux")]
 fn start_time(pid: u32) -> Option<String> {
-    Pid::from_raw(pid as i32)?;
+    number(pid)?;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let ticks = start_ticks(&stat)?;
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -88,7 +94,7 @@ fn start_ticks(stat: &str) -> Option<u64> {
 
 #[cfg(not(target_os = "linux"))]
 fn start_time(pid: u32) -> Option<String> {
-    Pid::from_raw(pid as i32)?;
+    number(pid)?;
     let output = std::process::Command::new("ps")
         .args(["-o", "stat=,lstart=", "-p", &pid.to_string()])
         .env("LC_ALL", "C")
@@ -113,7 +119,7 @@ pub struct Tagged {
 impl Tagged {
     /// Ends it at once.
     pub fn kill(&self) {
-        if let Some(pid) = Pid::from_raw(self.id.pid as i32).filter(|_| self.id.is_alive()) {
+        if let Some(pid) = number(self.id.pid).filter(|_| self.id.is_alive()) {
             // It may have ended in this moment.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
@@ -152,7 +158,7 @@ pub fn with_variable(_name: &str) -> Vec<Tagged> {
 
 #[cfg(target_os = "linux")]
 fn is_group_leader(pid: u32) -> bool {
-    let pid = Pid::from_raw(pid as i32);
+    let pid = number(pid);
     pid.is_some() && rustix::process::getpgid(pid).ok() == pid
 }
 

@@ -1,3 +1,5 @@
+use hydrant_contracts::InstanceId;
+
 use super::launch::INSTANCE;
 use super::record::{Record, Records};
 use crate::process::{Process, Tagged, with_variable};
@@ -48,4 +50,13 @@ fn of<'a>(record: &'a Record, tagged: &'a [Tagged]) -> impl Iterator<Item = &'a 
     tagged
         .iter()
         .filter(|tagged| tagged.value == record.instance.as_str())
+}
+
+/// Ends at once whatever carries the instance in its environment: what a process that was killed
+/// could not end itself, also outside of its group. Linux only, as [`with_variable`].
+pub(super) fn sweep(instance: &InstanceId) {
+    with_variable(INSTANCE)
+        .iter()
+        .filter(|tagged| tagged.value == instance.as_str())
+        .for_each(Tagged::kill);
 }

@@ -41,10 +41,7 @@ fn command(program: &Path, spec: &ServiceSpec) -> Vec<String> {
     option("service", spec.id.name.to_string());
     option("tier", spec.id.tier.to_string());
     option("version", spec.version.to_string());
-    option(
-        "stop-timeout",
-        Duration::new(spec.stop_timeout).to_string(),
-    );
+    option("stop-timeout", Duration::new(spec.stop_timeout).to_string());
     for route in &spec.routes {
         option("route", route.clone());
     }
@@ -69,7 +66,10 @@ fn environment(
         ("HYDRANT_URL".into(), config.local_url.clone()),
         ("HYDRANT_PUBLIC_URL".into(), config.public_url.clone()),
         ("HYDRANT_TOKEN".into(), (config.issue_token)(&spec.id)),
-        ("HYDRANT_GRACE".into(), Duration::new(config.grace).to_string()),
+        (
+            "HYDRANT_GRACE".into(),
+            Duration::new(config.grace).to_string(),
+        ),
         (INSTANCE.into(), instance.to_string()),
     ]);
     environment
@@ -78,8 +78,8 @@ fn environment(
 /// Tells what a process was started from. A process whose fingerprint is another one than its
 /// service's now is out of date: another command, or a node at another address.
 pub(super) fn fingerprint(config: &SupervisorConfig, spec: &ServiceSpec) -> String {
-    let text = serde_json::to_string(&(spec, &config.local_url, &config.public_url))
-        .unwrap_or_default();
+    let text =
+        serde_json::to_string(&(spec, &config.local_url, &config.public_url)).unwrap_or_default();
     // FNV-1a: the same in every build, and nobody gains by a collision.
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -119,6 +119,9 @@ mod tests {
              --route /api/files/ --health /ok -- python3 -V"
         );
         spec.sdk = true;
-        assert_eq!(command(Path::new("/bin/hydrant"), &spec).join(" "), "python3 -V");
+        assert_eq!(
+            command(Path::new("/bin/hydrant"), &spec).join(" "),
+            "python3 -V"
+        );
     }
 }

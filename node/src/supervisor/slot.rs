@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Context;
+use super::adopt::sweep;
 use super::launch::launch;
 use super::record::Record;
 use super::spec::{ProcessState, ServiceSpec, SupervisedProcess};
@@ -76,7 +77,7 @@ impl Slot {
         let (order, orders) = watch::channel(None);
         let restarts = adopted.as_ref().map_or(0, |(record, _)| record.restarts);
         let shared = Arc::new(Mutex::new(Status::new(index, restarts)));
-        let mut keeper = Keeper {
+        let keeper = Keeper {
             context,
             spec: spec.clone(),
             index,
@@ -278,6 +279,9 @@ impl Keeper {
     fn ended(&mut self, running: Running, exit: Exit) {
         // What it left behind must not run beside its successor.
         running.process.kill_group();
+        if !matches!(exit, Exit::Code(_)) {
+            sweep(&running.instance);
+        }
         self.forget(&running.instance);
         if running.since.elapsed() >= GOOD_RUN {
             self.backoff.reset();
@@ -316,6 +320,8 @@ impl Keeper {
             _ = running.process.exited() => {}
             () = reached(&mut orders, |plan| plan.kill_at) => {
                 tracing::warn!(instance = %running.instance, "did not stop in time: killed");
+                running.process.kill_group();
+                sweep(&running.instance);
             }
         }
         running.process.kill_group();

@@ -188,9 +188,7 @@ impl From<&SupervisedProcess> for proto::SupervisedProcess {
             state: process.state.as_str().into(),
             restarts: process.restarts,
             last_exit: process.last_exit.clone().unwrap_or_default(),
-            next_start_ms: process
-                .next_start
-                .map_or(0, |wait| wait.as_millis() as u64),
+            next_start_ms: process.next_start.map_or(0, |wait| wait.as_millis() as u64),
             since_unix_ms: process.since_unix_ms,
             adopted: process.adopted,
             ..Default::default()

@@ -36,7 +36,7 @@ impl Hooks for Asked {
 
     async fn keep_scale(&self, service: &ServiceId, instances: u32) -> Result<(), Error> {
         self.kept
-            .lock
+            .lock()
             .unwrap()
             .push((service.to_string(), instances));
         Ok(())
@@ -170,7 +170,9 @@ async fn a_crash_loop_is_slowed_down_and_shown() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     until("both wait", || {
         let processes = server.processes();
-        processes.iter().all(|p| p.state == ProcessState::BackingOff)
+        processes
+            .iter()
+            .all(|p| p.state == ProcessState::BackingOff)
     })
     .await;
     let processes = server.processes();
@@ -224,8 +226,24 @@ async fn scaling_down_drains_before_it_stops() {
     );
 
     let unknown = "api/unknown".parse().unwrap();
-    assert_eq!(server.supervisor.scale(&unknown, 1).await.unwrap_err().exit_code(), 3);
-    assert_eq!(server.supervisor.scale(&id, 100_000).await.unwrap_err().exit_code(), 2);
+    assert_eq!(
+        server
+            .supervisor
+            .scale(&unknown, 1)
+            .await
+            .unwrap_err()
+            .exit_code(),
+        3
+    );
+    assert_eq!(
+        server
+            .supervisor
+            .scale(&id, 100_000)
+            .await
+            .unwrap_err()
+            .exit_code(),
+        2
+    );
     server.supervisor.shutdown().await;
 }
 
@@ -238,7 +256,10 @@ async fn shutdown_leaves_nothing() {
     service.stop_timeout = Duration::from_secs(60);
     let crashing = shell("api/crashing", "exit 1");
     let server = Server::start(data.path(), vec![service, crashing]);
-    until("the children are up", || processes_named("stubborn").len() >= 4).await;
+    until("the children are up", || {
+        processes_named("stubborn").len() >= 4
+    })
+    .await;
     let started = Instant::now();
     server.supervisor.shutdown().await;
     assert!(started.elapsed() < Duration::from_secs(8));
@@ -445,7 +466,9 @@ async fn a_follower_sees_lines_as_they_come() {
     let mut follower = server.logs.follow("api/*".parse().unwrap());
     drop(server.supervisor);
     let other = Server::start(data.path(), vec![shell("api/seen", script)]);
-    let line = tokio::time::timeout(PATIENCE, follower.next()).await.unwrap();
+    let line = tokio::time::timeout(PATIENCE, follower.next())
+        .await
+        .unwrap();
     let Some(Followed::Line(line)) = line else {
         panic!("no line");
     };

@@ -87,8 +87,8 @@ pub(crate) async fn run(global: &Global, args: RunArgs) -> Result<()> {
     let plan = Plan::new(args)?;
     let node = Node::find(global, &plan.service).await?;
     plan.check_port_is_free().await?;
-    let child = Child::spawn(&plan, &node)
-        .map_err(|error| plan::cannot_start(&plan.command[0], &error))?;
+    let child =
+        Child::spawn(&plan, &node).map_err(|error| plan::cannot_start(&plan.command[0], &error))?;
     let hydrant = Hydrant::new(node.config()?)?;
     let registration = Registration::start(&hydrant, plan.registered_instance());
     let shim = Shim {
@@ -139,7 +139,9 @@ impl Shim {
     /// Out of the routing tables, the last requests done, SIGTERM, SIGKILL.
     async fn stop(&self, child: Option<Child>, stop: Stop) -> Result<()> {
         say(&match &stop {
-            Stop::Asked(why) => format!("{}: draining, then stopping it ({why})", self.plan.service),
+            Stop::Asked(why) => {
+                format!("{}: draining, then stopping it ({why})", self.plan.service)
+            }
             Stop::Abandoned => format!(
                 "the node was away for {}: stopping {}",
                 self.plan.grace, self.plan.service
@@ -213,7 +215,10 @@ async fn keep_running(
             backoff.reset();
         }
         let wait = backoff.next_wait();
-        let told = format!("{why}; started again {restarts} times, again in {} ms", wait.as_millis());
+        let told = format!(
+            "{why}; started again {restarts} times, again in {} ms",
+            wait.as_millis()
+        );
         registration.report(InstanceState::Failing, told.as_str());
         say(&format!("{} {told}", plan.service));
         sleep(wait).await;

@@ -62,7 +62,8 @@ impl Plan {
 
     /// Else another server would be taken for the one that is started.
     pub(super) async fn check_port_is_free(&self) -> Result<()> {
-        let taken = self.port_is_named && tokio::net::TcpStream::connect(self.address()).await.is_ok();
+        let taken =
+            self.port_is_named && tokio::net::TcpStream::connect(self.address()).await.is_ok();
         if taken {
             return Err(wrong(
                 "port_in_use",
@@ -152,7 +153,11 @@ pub(super) fn cannot_start(program: &str, error: &io::Error) -> Failure {
             format!("`{program}` may not be executed"),
             format!("make it executable: chmod +x {program}"),
         ),
-        _ => system(format!("cannot start `{program}`"), error, "check the command"),
+        _ => system(
+            format!("cannot start `{program}`"),
+            error,
+            "check the command",
+        ),
     }
 }
 
@@ -196,7 +201,8 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{line}");
             assert!(error.mend.contains(part), "{}", error.mend);
         }
-        let error = Line::try_parse_from(["run", "--service", "a", "--version", "1.0.0", "--tier", "x"]);
+        let error =
+            Line::try_parse_from(["run", "--service", "a", "--version", "1.0.0", "--tier", "x"]);
         assert!(error.err().unwrap().to_string().contains("orchestration"));
     }
 

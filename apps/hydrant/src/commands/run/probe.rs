@@ -115,6 +115,9 @@ async fn ask_path(client: &reqwest::Client, url: &reqwest::Url) -> std::result::
         Ok(status) if status.is_success() || status.is_redirection() => Ok(()),
         Ok(status) => Err(format!("{path} answers {}", status.as_u16())),
         Err(error) if error.is_timeout() => Err(format!("{path} does not answer in 2 s")),
-        Err(_) => Err(format!("{path} does not answer on port {}", url.port().unwrap_or(0))),
+        Err(_) => Err(format!(
+            "{path} does not answer on port {}",
+            url.port().unwrap_or(0)
+        )),
     }
 }
