@@ -1,0 +1,3 @@
+//! The router as its users see it.
+
+mod decide;
