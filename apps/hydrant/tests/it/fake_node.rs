@@ -13,27 +13,56 @@ use axum::routing::post;
 
 /// The answers: the path of the method, and JSON.
 const ANSWERS: &[(&str, &str)] = &[
-    ("hydrant.v1.Node/Health", include_str!("../golden/answers/health.json")),
-    ("hydrant.v1.Node/Stats", include_str!("../golden/answers/stats.json")),
-    ("hydrant.v1.Node/Explain", include_str!("../golden/answers/explain.json")),
+    (
+        "hydrant.v1.Node/Health",
+        include_str!("../golden/answers/health.json"),
+    ),
+    (
+        "hydrant.v1.Node/Stats",
+        include_str!("../golden/answers/stats.json"),
+    ),
+    (
+        "hydrant.v1.Node/Explain",
+        include_str!("../golden/answers/explain.json"),
+    ),
     ("hydrant.v1.Node/Scale", r#"{"before": 2, "after": 2}"#),
-    ("hydrant.v1.Node/IssueToken", r#"{"token": "h1.service/greeter.c2VjcmV0"}"#),
-    ("hydrant.v1.Registry/Discover", include_str!("../golden/answers/discover.json")),
-    ("hydrant.v1.State/Get", include_str!("../golden/answers/state_get.json")),
+    (
+        "hydrant.v1.Node/IssueToken",
+        r#"{"token": "h1.service/greeter.c2VjcmV0"}"#,
+    ),
+    (
+        "hydrant.v1.Registry/Discover",
+        include_str!("../golden/answers/discover.json"),
+    ),
+    (
+        "hydrant.v1.State/Get",
+        include_str!("../golden/answers/state_get.json"),
+    ),
     ("hydrant.v1.State/Put", r#"{"revision": "8"}"#),
-    ("hydrant.v1.State/List", include_str!("../golden/answers/state_list.json")),
+    (
+        "hydrant.v1.State/List",
+        include_str!("../golden/answers/state_list.json"),
+    ),
     ("hydrant.v1.State/Delete", r#"{"existed": true}"#),
 ];
 
 /// The answers that are streams: a message a line.
 const STREAMS: &[(&str, &str)] = &[
-    ("hydrant.v1.Node/Logs", include_str!("../golden/answers/logs.jsonl")),
-    ("hydrant.v1.State/Watch", include_str!("../golden/answers/state_watch.jsonl")),
+    (
+        "hydrant.v1.Node/Logs",
+        include_str!("../golden/answers/logs.jsonl"),
+    ),
+    (
+        "hydrant.v1.State/Watch",
+        include_str!("../golden/answers/state_watch.jsonl"),
+    ),
 ];
 
 /// Starts it on a free port, for as long as the test's runtime lives.
 pub async fn start() -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let routes = Router::new()
         .route("/{service}/{method}", post(answer))
@@ -45,10 +74,18 @@ pub async fn start() -> SocketAddr {
 async fn answer(Path((service, method)): Path<(String, String)>, _body: Bytes) -> Response {
     let path = format!("{service}/{method}");
     let find = |answers: &[(&str, &'static str)]| {
-        answers.iter().find(|(name, _)| *name == path).map(|(_, text)| with_times(text))
+        answers
+            .iter()
+            .find(|(name, _)| *name == path)
+            .map(|(_, text)| with_times(text))
     };
     if let Some(json) = find(ANSWERS) {
-        return (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], json).into_response();
+        return (
+            StatusCode::OK,
+            [(header::CONTENT_TYPE, "application/json")],
+            json,
+        )
+            .into_response();
     }
     if let Some(lines) = find(STREAMS) {
         let content_type = [(header::CONTENT_TYPE, "application/connect+json")];
@@ -59,12 +96,19 @@ async fn answer(Path((service, method)): Path<(String, String)>, _body: Bytes) -
 
 async fn refuse() -> Response {
     let json = include_str!("../golden/answers/refusal.json");
-    (StatusCode::FORBIDDEN, [(header::CONTENT_TYPE, "application/json")], json).into_response()
+    (
+        StatusCode::FORBIDDEN,
+        [(header::CONTENT_TYPE, "application/json")],
+        json,
+    )
+        .into_response()
 }
 
 /// Puts a time of day for `AGO(seconds)`, since a table shows how long ago something was.
 fn with_times(text: &str) -> String {
-    let now = hydrant_runtime::Clock::system().now().duration_since(UNIX_EPOCH);
+    let now = hydrant_runtime::Clock::system()
+        .now()
+        .duration_since(UNIX_EPOCH);
     let now = now.expect("it is after 1970").as_secs();
     let mut parts = text.split("AGO(");
     let mut result = parts.next().unwrap_or_default().to_owned();

@@ -2,16 +2,24 @@
 //! before it is committed.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// The binary, cut off from the environment of whoever runs the tests.
 pub fn hydrant() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hydrant"));
-    for name in ["HYDRANT_URL", "HYDRANT_TOKEN", "HYDRANT_DATA", "HYDRANT_LOG", "COLUMNS"] {
+    for name in [
+        "HYDRANT_URL",
+        "HYDRANT_TOKEN",
+        "HYDRANT_DATA",
+        "HYDRANT_LOG",
+        "COLUMNS",
+    ] {
         command.env_remove(name);
     }
-    command.env_remove("XDG_DATA_HOME").env("HOME", "/nonexistent");
+    command
+        .env_remove("XDG_DATA_HOME")
+        .env("HOME", "/nonexistent");
     command
 }
 
@@ -22,8 +30,18 @@ pub struct Transcript(String);
 impl Transcript {
     /// Runs `hydrant` with the arguments of `line`, which are shown, and `hidden` ones before them.
     pub fn run(&mut self, hidden: &[&str], line: &[&str]) {
-        let output = hydrant().args(hidden).args(line).output().expect("the binary starts");
+        let output = hydrant()
+            .args(hidden)
+            .args(line)
+            .output()
+            .expect("the binary starts");
         self.add(line, &output);
+    }
+
+    /// Runs `hydrant` with the arguments of `line` in a folder.
+    pub fn run_in(&mut self, folder: &Path, line: &[&str]) {
+        let output = hydrant().current_dir(folder).args(line).output();
+        self.add(line, &output.expect("the binary starts"));
     }
 
     fn add(&mut self, line: &[&str], output: &Output) {
@@ -34,7 +52,10 @@ impl Transcript {
         for line in errors.lines() {
             let _ = writeln!(self.0, "[stderr] {line}");
         }
-        let code = output.status.code().map_or("by a signal".into(), |code| code.to_string());
+        let code = output
+            .status
+            .code()
+            .map_or("by a signal".into(), |code| code.to_string());
         let _ = writeln!(self.0, "[exit {code}]\n");
     }
 
@@ -46,7 +67,9 @@ impl Transcript {
 
     /// Compares all of it with the file `name` in tests/golden.
     pub fn check(&self, name: &str) {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/golden")
+            .join(name);
         if std::env::var_os("HYDRANT_UPDATE_GOLDEN").is_some() {
             std::fs::write(&path, &self.0).expect("the golden file can be written");
             return;

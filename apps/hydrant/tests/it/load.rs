@@ -30,15 +30,15 @@ impl Load {
     pub fn start(address: SocketAddr, path: &str, connections: usize, pause: Duration) -> Self {
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let good = Arc::new(AtomicU64::new(0));
-        let request: Arc<str> =
-            format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").into();
+        let request: Arc<str> = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").into();
         let tasks = (0..connections)
             .map(|_| {
                 let (stop, good, request) = (stop.clone(), good.clone(), request.clone());
                 tokio::spawn(async move {
                     let mut failures = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
-                        if let Err(failure) = connection(address, &request, pause, &stop, &good).await
+                        if let Err(failure) =
+                            connection(address, &request, pause, &stop, &good).await
                         {
                             failures.push(failure);
                         }
@@ -63,7 +63,10 @@ impl Load {
             failures.extend(task.await.expect("a load task does not panic"));
         }
         failures.truncate(20);
-        Outcome { good: self.good.load(Ordering::Relaxed), failures }
+        Outcome {
+            good: self.good.load(Ordering::Relaxed),
+            failures,
+        }
     }
 }
 
@@ -76,15 +79,21 @@ async fn connection(
     stop: &std::sync::atomic::AtomicBool,
     good: &AtomicU64,
 ) -> Result<(), String> {
-    let mut stream = TcpStream::connect(address).await.map_err(|e| format!("connect: {e}"))?;
+    let mut stream = TcpStream::connect(address)
+        .await
+        .map_err(|e| format!("connect: {e}"))?;
     let mut buffer = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let begun = Instant::now();
-        stream.write_all(request.as_bytes()).await.map_err(|e| format!("write: {e}"))?;
-        let status = tokio::time::timeout(Duration::from_secs(10), answer(&mut stream, &mut buffer))
+        stream
+            .write_all(request.as_bytes())
             .await
-            .map_err(|_| "no answer within 10 s".to_owned())?
-            .map_err(|e| format!("after {:?}: {e}", begun.elapsed()))?;
+            .map_err(|e| format!("write: {e}"))?;
+        let status =
+            tokio::time::timeout(Duration::from_secs(10), answer(&mut stream, &mut buffer))
+                .await
+                .map_err(|_| "no answer within 10 s".to_owned())?
+                .map_err(|e| format!("after {:?}: {e}", begun.elapsed()))?;
         if status != 200 {
             return Err(format!("{status}: {}", String::from_utf8_lossy(&buffer)));
         }
@@ -100,7 +109,10 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<u16, Str
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
-            let status = head.get(9..12).and_then(|code| code.parse().ok()).ok_or("no status")?;
+            let status = head
+                .get(9..12)
+                .and_then(|code| code.parse().ok())
+                .ok_or("no status")?;
             let length = head
                 .lines()
                 .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok())
@@ -109,7 +121,10 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<u16, Str
                 return Ok(status);
             }
         }
-        let read = stream.read_buf(buffer).await.map_err(|e| format!("read: {e}"))?;
+        let read = stream
+            .read_buf(buffer)
+            .await
+            .map_err(|e| format!("read: {e}"))?;
         if read == 0 {
             return Err(format!("closed after {} bytes", buffer.len()));
         }

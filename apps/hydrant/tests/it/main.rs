@@ -2,5 +2,7 @@
 
 mod fake_node;
 mod golden;
+mod harness;
 mod load;
 mod output;
+mod up;

@@ -4,8 +4,19 @@ use crate::fake_node;
 use crate::golden::Transcript;
 
 const COMMANDS: &[&str] = &[
-    "up", "node", "run", "call", "list", "stats", "explain", "health", "logs", "scale", "token",
-    "state", "completions",
+    "up",
+    "node",
+    "run",
+    "call",
+    "list",
+    "stats",
+    "explain",
+    "health",
+    "logs",
+    "scale",
+    "token",
+    "state",
+    "completions",
 ];
 
 #[test]
@@ -63,10 +74,23 @@ fn tables() {
         &["scale", "api/files", "2", "--timeout", "300ms"],
         &["token", "service/greeter"],
         &["state", "--namespace", "service/mobile", "get", "snapshot"],
-        &["state", "--namespace", "service/mobile", "put", "snapshot", "{}"],
+        &[
+            "state",
+            "--namespace",
+            "service/mobile",
+            "put",
+            "snapshot",
+            "{}",
+        ],
         &["state", "--namespace", "service/mobile", "list"],
         &["state", "--namespace", "service/mobile", "watch"],
-        &["state", "--namespace", "service/mobile", "delete", "snapshot"],
+        &[
+            "state",
+            "--namespace",
+            "service/mobile",
+            "delete",
+            "snapshot",
+        ],
         &["call", "hydrant.v1.Node/Scale", "{}"],
         &["call", "/service/mobile/mobile.v1.Mobile/Refresh"],
     ] {
@@ -87,11 +111,33 @@ fn json() {
         &["--json", "logs"],
         &["--json", "scale", "api/mobile", "2"],
         &["--json", "token", "service/greeter"],
-        &["--json", "state", "--namespace", "service/mobile", "get", "snapshot"],
-        &["--json", "state", "--namespace", "service/mobile", "put", "snapshot", "{}"],
+        &[
+            "--json",
+            "state",
+            "--namespace",
+            "service/mobile",
+            "get",
+            "snapshot",
+        ],
+        &[
+            "--json",
+            "state",
+            "--namespace",
+            "service/mobile",
+            "put",
+            "snapshot",
+            "{}",
+        ],
         &["--json", "state", "--namespace", "service/mobile", "list"],
         &["--json", "state", "--namespace", "service/mobile", "watch"],
-        &["--json", "state", "--namespace", "service/mobile", "delete", "snapshot"],
+        &[
+            "--json",
+            "state",
+            "--namespace",
+            "service/mobile",
+            "delete",
+            "snapshot",
+        ],
         &["--json", "call", "hydrant.v1.Node/Scale"],
         &["--json", "call", "/service/mobile/mobile.v1.Mobile/Refresh"],
     ] {
@@ -101,7 +147,10 @@ fn json() {
 }
 
 /// The URL of a fake node, which lives as long as this does.
-struct FakeUrl(String, #[expect(dead_code, reason = "its end ends the node")] tokio::runtime::Runtime);
+struct FakeUrl(
+    String,
+    #[expect(dead_code, reason = "its end ends the node")] tokio::runtime::Runtime,
+);
 
 fn fake_url() -> FakeUrl {
     let runtime = tokio::runtime::Builder::new_multi_thread()
