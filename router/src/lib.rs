@@ -4,6 +4,7 @@
 //! `decide` finds the endpoint and checks the tiers, `balance` chooses an instance, and
 //! `instance` counts. On the way it meets no lock and no global.
 
+mod alarms;
 mod answer;
 pub mod balance;
 mod budget;
@@ -14,14 +15,21 @@ mod ejection;
 mod endpoint;
 pub mod explain;
 mod histogram;
+pub mod http1;
+mod http2;
 mod identity;
 mod instance;
+mod listen;
 mod path;
 mod probe;
 mod refusal;
+mod scratch;
 mod snapshot;
+mod splice;
 pub mod stats;
 mod totals;
+mod upstream;
+mod worker;
 
 pub use answer::{Answer, Style};
 pub use budget::Budget;
@@ -31,6 +39,7 @@ pub use endpoint::{EndpointId, ServiceLive};
 pub use explain::Explanation;
 pub use identity::{Identities, Who};
 pub use instance::{ErrorKind, InFlight, Live};
+pub use listen::{Config, Limits, Router, StartError};
 pub use probe::ProbeQueue;
 pub use refusal::{Reason, Refusal};
 pub use snapshot::{Endpoint, EndpointKind, Instance, Service, Snapshot};

@@ -1,0 +1,563 @@
+//! A client's connection: one request after the other.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use super::body::Body;
+use super::exchange::{End, Exchange};
+use super::forward::Forward;
+use super::head::{HeadError, RequestHead, fields, parse_request};
+use super::refuse::{Form, answer, style_of};
+use super::request::Request;
+use super::tunnel;
+use crate::alarms::Alarm;
+use crate::balance::{Chooser, Tried, choose};
+use crate::clock::Moment;
+use crate::decide::{self, Listener, Route, decide};
+use crate::http2;
+use crate::identity::Identities;
+use crate::instance::{ErrorKind, InFlight};
+use crate::refusal::{Reason, Refusal};
+use crate::snapshot::{Instance, Snapshot};
+use crate::upstream::{connect, is_drained};
+use crate::worker::Worker;
+
+/// What a client of HTTP/2 with prior knowledge sends first.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long, and how much, is read from a client that was refused, so that it can read why.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_IDLE: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 64 << 20;
+
+/// A client and what is known of it.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) stream: TcpStream,
+    /// What was read and not yet used: the beginning of a head, or requests sent ahead.
+    pub(super) stash: Vec<u8>,
+    pub(super) alarm: Alarm,
+    address: SocketAddr,
+    address_text: Box<str>,
+    listener: Listener,
+    identities: Identities,
+    /// Nothing but HTTP/1 was spoken so far.
+    spoke: bool,
+}
+
+/// What happens to the connection after a request.
+enum Then {
+    /// The next request.
+    Next,
+    /// It is closed, after the client had time to read what it was told.
+    Linger,
+    /// It is closed.
+    Close,
+    /// It is reset, so that the client sees that the answer is not complete.
+    Reset,
+    /// The client speaks HTTP/2.
+    Http2,
+    /// It carries another protocol from now on.
+    Tunnel(Box<(TcpStream, Vec<u8>)>),
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    listener: Listener,
+) {
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let mut client = Client {
+        stream,
+        stash: Vec::new(),
+        alarm: worker.alarms.alarm(waker),
+        address,
+        address_text: address.ip().to_canonical().to_string().into(),
+        listener,
+        identities: Identities::new(),
+        spoke: false,
+    };
+    let then = loop {
+        match serve_one(&worker, &mut client).await {
+            Then::Next => client.spoke = true,
+            then => break then,
+        }
+    };
+    match then {
+        Then::Next | Then::Close => {}
+        Then::Linger => linger(client.stream).await,
+        Then::Reset => reset(&client.stream),
+        Then::Tunnel(upstream) => Box::pin(tunnel::run(&worker, client, *upstream)).await,
+        Then::Http2 => {
+            let Client {
+                stream,
+                stash,
+                address,
+                listener,
+                ..
+            } = client;
+            Box::pin(http2::serve(worker, stream, stash, address, listener)).await;
+        }
+    }
+}
+
+/// What came of the bytes that have arrived.
+enum Taken<'s> {
+    /// The head is not complete yet.
+    Partial,
+    /// They are the beginning of HTTP/2.
+    Http2,
+    /// The router answers itself.
+    Refused(Refusal, Form),
+    /// A request that goes to an instance.
+    Accepted(Box<Accepted<'s>>),
+}
+
+struct Accepted<'s> {
+    route: Route<'s>,
+    instance: &'s Arc<Instance>,
+    request: Request,
+    form: Form,
+}
+
+async fn serve_one(worker: &Worker, client: &mut Client) -> Then {
+    let mut arrived = 0;
+    client.alarm.set(worker.limits.client_idle);
+    loop {
+        let snapshot = worker.snapshot();
+        let was_empty = client.stash.is_empty();
+        if arrived > 0 || !was_empty {
+            match take(worker, client, &snapshot, arrived) {
+                Taken::Partial if was_empty => client.alarm.set(worker.limits.head),
+                Taken::Partial => {}
+                Taken::Http2 => return Then::Http2,
+                Taken::Refused(refusal, form) => {
+                    return refuse(worker, client, refusal, form).await;
+                }
+                Taken::Accepted(accepted) => return deliver(worker, client, *accepted).await,
+            }
+        }
+        drop(snapshot);
+        arrived = match poll_fn(|cx| poll_arrival(worker, client, cx)).await {
+            Arrival::Bytes(count) => count,
+            Arrival::End => return Then::Close,
+            Arrival::Late => {
+                let message = "the head of the request did not arrive in time";
+                let refusal = Refusal::new(Reason::HeadTimeout, message);
+                return refuse(worker, client, refusal, Form::UNKNOWN).await;
+            }
+        };
+    }
+}
+
+enum Arrival {
+    Bytes(usize),
+    /// The client closed, or there is no reason to wait for it any longer.
+    End,
+    /// A head was begun and not finished in time.
+    Late,
+}
+
+fn poll_arrival(worker: &Worker, client: &mut Client, cx: &mut Context<'_>) -> Poll<Arrival> {
+    match worker.scratch.poll_read(&mut client.stream, cx) {
+        Poll::Ready(Ok(count)) if count > 0 => return Poll::Ready(Arrival::Bytes(count)),
+        Poll::Ready(_) => return Poll::Ready(Arrival::End),
+        Poll::Pending => {}
+    }
+    let is_idle = client.stash.is_empty();
+    if is_idle && (worker.is_draining() || client.alarm.rings()) {
+        return Poll::Ready(Arrival::End);
+    }
+    if client.alarm.rings() {
+        return Poll::Ready(Arrival::Late);
+    }
+    Poll::Pending
+}
+
+/// Makes of the bytes that have arrived what they are. Nothing here waits: they lie in the
+/// worker's scratch buffer, where the next read of any connection goes.
+fn take<'s>(
+    worker: &Worker,
+    client: &mut Client,
+    snapshot: &'s Snapshot,
+    arrived: usize,
+) -> Taken<'s> {
+    let scratch = worker.scratch.bytes(arrived);
+    let mut stash = std::mem::take(&mut client.stash);
+    let direct = stash.is_empty();
+    if !direct {
+        stash.extend_from_slice(&scratch);
+    }
+    let bytes = if direct { &*scratch } else { &*stash };
+    let (taken, used) = take_bytes(worker, client, snapshot, bytes);
+    if direct {
+        stash.extend_from_slice(&scratch[used..]);
+    } else {
+        stash.drain(..used);
+        if stash.is_empty() {
+            stash = Vec::new();
+        }
+    }
+    client.stash = stash;
+    taken
+}
+
+/// Tells also how many of the bytes were used.
+fn take_bytes<'s>(
+    worker: &Worker,
+    client: &mut Client,
+    snapshot: &'s Snapshot,
+    bytes: &[u8],
+) -> (Taken<'s>, usize) {
+    if !client.spoke && bytes.starts_with(b"PRI") {
+        if bytes.starts_with(HTTP2_PREFACE) {
+            return (Taken::Http2, 0);
+        }
+        if HTTP2_PREFACE.starts_with(bytes) {
+            return (Taken::Partial, 0);
+        }
+    }
+    let mut room = fields();
+    let head = match parse_request(bytes, &mut room) {
+        Ok(Some(head)) => head,
+        Ok(None) => return (Taken::Partial, 0),
+        Err(error) => return (Taken::Refused(refusal_of(error), Form::UNKNOWN), 0),
+    };
+    let mut form = Form {
+        style: style_of(&head),
+        close: !head.keep_alive || worker.is_draining(),
+        http11: head.http11,
+        to_head: head.method == "HEAD",
+    };
+    let mut body = Body::new(head.framing, true);
+    let used = match body.scan(&bytes[head.len..], None) {
+        Ok(taken) => head.len + taken,
+        Err(error) => {
+            let refusal = Refusal::new(Reason::BadRequest, error.0);
+            return (Taken::Refused(refusal, Form::UNKNOWN), 0);
+        }
+    };
+    form.close |= !body.is_done();
+    let taken = match accept(worker, client, snapshot, &head, bytes, body, form) {
+        Ok(accepted) => {
+            let mut accepted = Box::new(accepted);
+            accepted
+                .request
+                .bytes
+                .extend_from_slice(&bytes[head.len..used]);
+            Taken::Accepted(accepted)
+        }
+        Err(refusal) => {
+            form.close |= refusal.reason == Reason::BadRequest;
+            Taken::Refused(refusal, form)
+        }
+    };
+    (taken, used)
+}
+
+fn accept<'s>(
+    worker: &Worker,
+    client: &mut Client,
+    snapshot: &'s Snapshot,
+    head: &RequestHead<'_>,
+    bytes: &[u8],
+    body: Body,
+    form: Form,
+) -> Result<Accepted<'s>, Refusal> {
+    let who = client.identities.resolve(&worker.key, head.token)?;
+    let route = decide(
+        snapshot,
+        &decide::Request {
+            listener: client.listener,
+            caller: &who.caller,
+            method: head.method.as_bytes(),
+            target: head.path.as_bytes(),
+        },
+    )?;
+    let instance = choose_instance(worker, &route, &Tried::default())?;
+    let (cut, path) = route.split(head.path.as_bytes(), instance);
+    let forward = Forward {
+        strip: cut.len(),
+        client: &client.address_text,
+        default_host: worker.host(client.listener),
+        caller: &who.text,
+        keep_token: route.forwards_token(),
+    };
+    let mut out = worker.scratch.take_buffer();
+    head.write(bytes, &forward, &mut out);
+    let request = Request {
+        bytes: out,
+        sent: 0,
+        body,
+        whole: true,
+        repeatable: route.repeatable && head.upgrade.is_none(),
+        to_head: head.method == "HEAD",
+        http11: head.http11,
+        keep_alive: head.keep_alive,
+        wants_upgrade: head.upgrade.is_some(),
+        cut: cut.into(),
+        path: (head.method.len() + 1, path.len()),
+        deadline: head
+            .timeout
+            .map(|timeout| Box::pin(tokio::time::sleep(timeout.duration()))),
+    };
+    Ok(Accepted {
+        route,
+        instance,
+        request,
+        form,
+    })
+}
+
+fn choose_instance<'s>(
+    worker: &Worker,
+    route: &Route<'s>,
+    tried: &Tried,
+) -> Result<&'s Arc<Instance>, Refusal> {
+    let chooser = Chooser {
+        worker: worker.index,
+        now: Moment::now(),
+    };
+    choose(route, tried, chooser, &mut worker.rng())
+}
+
+fn refusal_of(error: HeadError) -> Refusal {
+    match error {
+        HeadError::Malformed(what) => Refusal::new(Reason::BadRequest, what),
+        HeadError::TooLarge => {
+            let message = "the head is larger than 64 KB or has more than 100 fields";
+            Refusal::new(Reason::HeadTooLarge, message)
+        }
+    }
+}
+
+/// Answers instead of an instance.
+async fn refuse(worker: &Worker, client: &mut Client, refusal: Refusal, form: Form) -> Then {
+    let snapshot = worker.snapshot();
+    snapshot.totals().refused(worker.index, refusal.reason);
+    drop(snapshot);
+    let bytes = answer(&refusal, form);
+    let written = tokio::time::timeout(worker.limits.send, client.stream.write_all(&bytes)).await;
+    match written {
+        Ok(Ok(())) if form.close => Then::Linger,
+        Ok(Ok(())) => Then::Next,
+        _ => Then::Close,
+    }
+}
+
+/// How an attempt at one instance ended.
+enum Attempt {
+    /// The client has its answer, or is gone.
+    Over(Then),
+    /// The instance failed, and the client knows nothing of it.
+    Failed(ErrorKind),
+    /// The client's body is malformed.
+    BadBody(&'static str),
+}
+
+/// Sends the request to an instance, and to others when that fails and may be repeated.
+async fn deliver(worker: &Worker, client: &mut Client, accepted: Accepted<'_>) -> Then {
+    let Accepted {
+        route,
+        mut instance,
+        mut request,
+        mut form,
+    } = accepted;
+    let budget = route.service.live.budget(worker.index);
+    budget.request(Moment::now());
+    let mut tried = Tried::default();
+    let refusal = loop {
+        tried.add(instance);
+        match attempt(
+            worker,
+            client,
+            &route,
+            instance,
+            &mut request,
+            tried.len() > 1,
+        )
+        .await
+        {
+            Attempt::Over(then) => {
+                worker
+                    .scratch
+                    .give_buffer(std::mem::take(&mut request.bytes));
+                return then;
+            }
+            Attempt::BadBody(what) => break Refusal::new(Reason::BadRequest, what),
+            Attempt::Failed(kind) => {
+                let untouched = request.is_untouched();
+                let allowed = kind != ErrorKind::Timeout
+                    && !tried.is_full()
+                    && (untouched
+                        || (request.may_be_repeated() && budget.take_retry(Moment::now())));
+                if !allowed {
+                    break failure(kind, instance);
+                }
+                match choose_instance(worker, &route, &tried) {
+                    Ok(next) => instance = next,
+                    Err(refusal) if untouched => break refusal,
+                    Err(_) => break failure(kind, instance),
+                }
+                request.readdress(&route, instance);
+            }
+        }
+    };
+    form.close |= !request.body.is_done() || refusal.reason == Reason::BadRequest;
+    refuse(worker, client, refusal, form).await
+}
+
+fn failure(kind: ErrorKind, instance: &Instance) -> Refusal {
+    let id = &instance.info.id;
+    match kind {
+        ErrorKind::Timeout => {
+            let message = format!("{id} did not answer in time");
+            Refusal::new(Reason::DeadlineExceeded, message)
+        }
+        ErrorKind::Connect => {
+            let message = format!("{id} refuses connections");
+            Refusal::new(Reason::NoHealthyInstance, message)
+        }
+        ErrorKind::Local => {
+            let message = "the router has no connections left";
+            Refusal::new(Reason::Overloaded, message)
+        }
+        ErrorKind::Protocol => {
+            let message = format!("{id} answered something that is not HTTP/1.1");
+            Refusal::new(Reason::UpstreamFailed, message)
+        }
+        _ => {
+            let message = format!("{id} closed the connection without an answer");
+            Refusal::new(Reason::UpstreamFailed, message)
+        }
+    }
+}
+
+async fn attempt(
+    worker: &Worker,
+    client: &mut Client,
+    route: &Route<'_>,
+    instance: &Arc<Instance>,
+    request: &mut Request,
+    is_retry: bool,
+) -> Attempt {
+    let (live, now) = (&*instance.live, Moment::now());
+    let mut in_flight = InFlight::begin(live, worker.index, route.endpoint.id, now);
+    if is_retry {
+        in_flight.is_retry();
+    }
+    let mut pooled = worker.pools.take(live.key(), now);
+    loop {
+        let reused = pooled.is_some();
+        let upstream = match pooled.take() {
+            Some(upstream) => upstream,
+            None => match connect_in_time(worker, request, instance).await {
+                Ok(upstream) => upstream,
+                Err(kind) => {
+                    in_flight.failed(kind, Moment::now());
+                    return Attempt::Failed(kind);
+                }
+            },
+        };
+        let mut exchange = Exchange::new(worker, client, request, &mut in_flight, upstream);
+        let end = poll_fn(|cx| exchange.poll(cx)).await;
+        // A connection that the instance closed while it was idle says nothing about the
+        // instance: a fresh one to it tells.
+        let stale = reused && end == End::Failed(ErrorKind::Closed);
+        match end {
+            End::Complete => return Attempt::Over(finish(worker, exchange, live.key())),
+            End::Upgraded => {
+                let part = std::mem::take(&mut exchange.part);
+                let tunnel = Box::new((exchange.into_upstream(), part));
+                return Attempt::Over(Then::Tunnel(tunnel));
+            }
+            End::Failed(kind) => {
+                drop(exchange);
+                if stale && (request.is_untouched() || request.may_be_repeated()) {
+                    request.rewind();
+                    continue;
+                }
+                in_flight.failed(kind, Moment::now());
+                return Attempt::Failed(kind);
+            }
+            End::Broken(kind) => {
+                let until_close = exchange.until_close;
+                drop(exchange);
+                in_flight.failed(kind, Moment::now());
+                return Attempt::Over(if until_close {
+                    Then::Reset
+                } else {
+                    Then::Close
+                });
+            }
+            End::BadBody(what) => return Attempt::BadBody(what),
+            End::ClientGone => return Attempt::Over(Then::Close),
+        }
+    }
+}
+
+/// Within the limit for connections, and before the caller's deadline.
+async fn connect_in_time(
+    worker: &Worker,
+    request: &mut Request,
+    instance: &Instance,
+) -> Result<TcpStream, ErrorKind> {
+    let connected = connect(instance.live.address(), worker.limits.connect);
+    let connected = match &mut request.deadline {
+        None => connected.await,
+        Some(deadline) => {
+            tokio::select! {
+                biased;
+                connected = connected => connected,
+                () = Pin::new(deadline) => return Err(ErrorKind::Timeout),
+            }
+        }
+    };
+    connected.map_err(|error| ErrorKind::of_connect(&error))
+}
+
+/// After a whole answer: what becomes of both connections.
+fn finish(worker: &Worker, exchange: Exchange<'_, '_>, key: u64) -> Then {
+    let (keep, close) = (exchange.keep, exchange.close);
+    let (sent, unsettled) = (exchange.is_sent(), exchange.unsettled);
+    let upstream = exchange.into_upstream();
+    if let Some(limit) = keep.filter(|_| sent && !worker.is_draining())
+        && (!unsettled || is_drained(&upstream))
+    {
+        worker.pools.give(key, upstream, Moment::now(), limit);
+    }
+    if close { Then::Linger } else { Then::Next }
+}
+
+/// Closes so that the client can read what it was told: what it still sends is read for a while,
+/// since a close with unread bytes would reset the connection and take the answer with it.
+async fn linger(mut stream: TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut left = LINGER_BYTES;
+    let mut sink = vec![0; 16 * 1024];
+    let discard = async {
+        loop {
+            let read = tokio::io::AsyncReadExt::read(&mut stream, &mut sink);
+            match tokio::time::timeout(LINGER_IDLE, read).await {
+                Ok(Ok(count)) if count > 0 && count < left => left -= count,
+                _ => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, discard).await;
+}
+
+/// An answer that ends with the connection looks complete unless the connection is reset.
+fn reset(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}

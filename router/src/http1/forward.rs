@@ -1,0 +1,281 @@
+//! The head of a request as an instance gets it.
+
+use std::io::Write as _;
+
+use hydrant_contracts::{CorrelationId, TraceParent};
+
+use super::head::RequestHead;
+use super::response::copy_fields;
+
+/// What the router adds to a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Forward<'a> {
+    /// How many bytes of the path are cut off.
+    pub strip: usize,
+    /// The client's address.
+    pub client: &'a str,
+    /// The host to name when the client, of HTTP/1.0, named none.
+    pub default_host: &'a str,
+    /// Who calls, as proved.
+    pub caller: &'a str,
+    /// The token goes on: only to the node itself, which checks it again.
+    pub keep_token: bool,
+}
+
+impl RequestHead<'_> {
+    /// Appends the head as the instance gets it. `bytes` is what it was parsed from.
+    pub fn write(&self, bytes: &[u8], forward: &Forward<'_>, out: &mut Vec<u8>) {
+        out.reserve(self.len + 384);
+        push(
+            out,
+            &[
+                self.method,
+                " ",
+                &self.path[forward.strip..],
+                " HTTP/1.1\r\n",
+            ],
+        );
+        let mut dropped = self.dropped;
+        if self.absolute {
+            // The target overrides what the field says (RFC 9112, 3.2.2).
+            for (index, field) in self.fields.iter().enumerate() {
+                if field.name.eq_ignore_ascii_case("host") {
+                    dropped.insert(index);
+                }
+            }
+        }
+        let host = self.host.unwrap_or(forward.default_host);
+        if self.absolute || self.host.is_none() {
+            push(out, &["host: ", host, "\r\n"]);
+        }
+        copy_fields(&bytes[..self.len], self.fields, dropped, out);
+        self.write_forwarded(host, forward, out);
+        self.write_context(forward, out);
+        if let Some(upgrade) = self.upgrade {
+            out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
+            out.extend_from_slice(upgrade);
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn write_forwarded(&self, host: &str, forward: &Forward<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"x-forwarded-for: ");
+        for before in &self.forwarded_for {
+            out.extend_from_slice(before);
+            out.extend_from_slice(b", ");
+        }
+        push(
+            out,
+            &[
+                forward.client,
+                "\r\nx-forwarded-proto: http\r\nx-forwarded-host: ",
+                host,
+                "\r\n",
+            ],
+        );
+        if forward.strip > 0 {
+            push(
+                out,
+                &["x-forwarded-prefix: ", &self.path[..forward.strip], "\r\n"],
+            );
+        }
+    }
+
+    fn write_context(&self, forward: &Forward<'_>, out: &mut Vec<u8>) {
+        push(out, &["hydrant-caller: ", forward.caller, "\r\n"]);
+        if let Some(token) = self.token.filter(|_| forward.keep_token) {
+            out.extend_from_slice(b"hydrant-token: ");
+            out.extend_from_slice(token);
+            out.extend_from_slice(b"\r\n");
+        }
+        // Writing to a vector cannot fail.
+        if !self.traced {
+            let _ = write!(out, "traceparent: {}\r\n", TraceParent::generate());
+        }
+        if !self.correlated {
+            let _ = write!(out, "correlation-id: {}\r\n", CorrelationId::generate());
+        }
+    }
+}
+
+fn push(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::http1::body::Framing;
+    use crate::http1::head::{HeadError, MAX_HEAD, fields, parse_request};
+
+    const FORWARD: Forward<'_> = Forward {
+        strip: 0,
+        client: "10.0.0.1",
+        default_host: "127.0.0.1:8080",
+        caller: "outside",
+        keep_token: false,
+    };
+    const CONTEXT: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\ncorrelation-id: c1\r\n";
+
+    fn forwarded(text: &str, forward: &Forward<'_>) -> Result<String, HeadError> {
+        let mut room = fields();
+        let head = parse_request(text.as_bytes(), &mut room)?.expect("a complete head");
+        let mut out = Vec::new();
+        head.write(text.as_bytes(), forward, &mut out);
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_request_goes_on_with_what_the_router_knows() {
+        let text = format!(
+            "GET /api/files/a?b HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, X-Foo\r\nX-Foo: 1\r\n\
+             A: b\r\nTE: trailers\r\nHydrant-Token: t\r\nHydrant-Caller: operator\r\n\
+             hydrant_caller: operator\r\nX-Forwarded-For: 1.2.3.4\r\n{CONTEXT}C: d\r\n\r\nrest"
+        );
+        let forward = Forward {
+            strip: 10,
+            ..FORWARD
+        };
+        let expected = format!(
+            "GET /a?b HTTP/1.1\r\nHost: x\r\nA: b\r\n{CONTEXT}C: d\r\n\
+             x-forwarded-for: 1.2.3.4, 10.0.0.1\r\nx-forwarded-proto: http\r\n\
+             x-forwarded-host: x\r\nx-forwarded-prefix: /api/files\r\nhydrant-caller: outside\r\n\r\n"
+        );
+        assert_eq!(forwarded(&text, &forward).unwrap(), expected);
+        let kept = forwarded(
+            &text,
+            &Forward {
+                keep_token: true,
+                ..FORWARD
+            },
+        )
+        .unwrap();
+        assert!(kept.contains("hydrant-token: t\r\n"), "{kept}");
+    }
+
+    #[test]
+    fn missing_context_is_made() {
+        let out = forwarded("GET /a HTTP/1.0\r\n\r\n", &FORWARD).unwrap();
+        assert!(out.starts_with("GET /a HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nx-forwarded-for: "));
+        assert!(out.contains("\r\ntraceparent: 00-") && out.contains("\r\ncorrelation-id: "));
+        let broken = "GET /a HTTP/1.1\r\nhost: x\r\ntraceparent: 1\r\ncorrelation-id: a b\r\n\r\n";
+        let out = forwarded(broken, &FORWARD).unwrap();
+        assert!(!out.contains("traceparent: 1\r\n") && !out.contains("a b"));
+    }
+
+    #[test]
+    fn an_absolute_target_overrides_the_host() {
+        let text = "GET http://real:80/a HTTP/1.1\r\nHost: other\r\nA: b\r\n\r\n";
+        let out = forwarded(text, &FORWARD).unwrap();
+        assert!(
+            out.starts_with("GET /a HTTP/1.1\r\nhost: real:80\r\nA: b\r\n"),
+            "{out}"
+        );
+        assert!(!out.contains("other"), "{out}");
+    }
+
+    #[test]
+    fn upgrades_go_on_but_not_to_http2() {
+        let text = |to: &str| {
+            format!("GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {to}\r\n\r\n")
+        };
+        let out = forwarded(&text("websocket"), &FORWARD).unwrap();
+        assert!(
+            out.ends_with("connection: upgrade\r\nupgrade: websocket\r\n\r\n"),
+            "{out}"
+        );
+        let out = forwarded(&text("websocket, H2C"), &FORWARD).unwrap();
+        assert!(!out.to_lowercase().contains("upgrade"), "{out}");
+    }
+
+    #[test]
+    fn framing_and_life_of_the_connection() {
+        let read = |rest: &str| {
+            let text = format!("POST / {rest}\r\n\r\n");
+            let mut room = fields();
+            let head = parse_request(text.as_bytes(), &mut room).unwrap().unwrap();
+            (head.framing, head.keep_alive, head.expects_continue)
+        };
+        assert_eq!(read("HTTP/1.1\r\nHost: x"), (Framing::Empty, true, false));
+        assert_eq!(
+            read("HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue"),
+            (Framing::Length(5), true, true)
+        );
+        assert_eq!(
+            read("HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\nConnection: close"),
+            (Framing::Chunked, false, false)
+        );
+        assert_eq!(read("HTTP/1.0"), (Framing::Empty, false, false));
+        assert_eq!(
+            read("HTTP/1.0\r\nConnection: Keep-Alive"),
+            (Framing::Empty, true, false)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut room = fields();
+            let _ = parse_request(&bytes, &mut room);
+        }
+
+        /// What goes on is read back the same: nothing is left that could be read in two ways.
+        #[test]
+        fn what_goes_on_is_a_well_formed_head(
+            path in "/[a-z0-9%./?=&-]{0,30}",
+            names in proptest::collection::vec(
+                prop_oneof![
+                    "[A-Za-z!#$%&'*+.^_`|~-]{1,24}".boxed(),
+                    Just("Connection".to_owned()).boxed(),
+                    Just("Content-Length".to_owned()).boxed(),
+                    Just("Transfer-Encoding".to_owned()).boxed(),
+                    Just("Hydrant-Caller".to_owned()).boxed(),
+                ],
+                0..6,
+            ),
+            values in proptest::collection::vec("[ -~]{0,20}|chunked|[0-9]{1,3}|a, close", 6),
+        ) {
+            let mut text = format!("GET {path} HTTP/1.1\r\nHost: x\r\n");
+            for (name, value) in names.iter().zip(&values) {
+                text += &format!("{name}: {value}\r\n");
+            }
+            text += "\r\n";
+            let mut room = fields();
+            let Ok(Some(head)) = parse_request(text.as_bytes(), &mut room) else { return Ok(()) };
+            let mut out = Vec::new();
+            head.write(text.as_bytes(), &FORWARD, &mut out);
+            let mut room = fields();
+            let again = parse_request(&out, &mut room).unwrap().unwrap();
+            prop_assert_eq!((again.len, again.framing, again.path), (out.len(), head.framing, head.path));
+            let shown = String::from_utf8_lossy(&out).to_lowercase();
+            prop_assert_eq!(shown.matches("hydrant-caller:").count(), 1);
+        }
+
+        #[test]
+        fn a_head_is_complete_only_at_its_end(cut in 0usize..90) {
+            let text = "GET /a HTTP/1.1\r\nHost: x\r\nA: b\r\nContent-Length: 5\r\nUser-Agent: somebody 1.2\r\n\r\n";
+            let mut room = fields();
+            let cut = cut.min(text.len() - 1);
+            prop_assert!(parse_request(&text.as_bytes()[..cut], &mut room).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_head_has_a_limit() {
+        let long = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}", "a".repeat(MAX_HEAD));
+        let many = format!(
+            "GET / HTTP/1.1\r\nHost: x\r\n{}\r\n",
+            "a: b\r\n".repeat(101)
+        );
+        for text in [long, many] {
+            let mut room = fields();
+            let error = parse_request(text.as_bytes(), &mut room).unwrap_err();
+            assert_eq!(error, HeadError::TooLarge);
+        }
+    }
+}

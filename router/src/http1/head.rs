@@ -1,0 +1,460 @@
+//! Heads of requests: read strictly, so that no two parties can understand one differently.
+
+use std::mem::MaybeUninit;
+
+use hydrant_contracts::{Timeout, header};
+
+use super::body::Framing;
+
+/// The longest head, in bytes; a longer one is answered with 431.
+pub const MAX_HEAD: usize = 64 * 1024;
+/// The most header fields of one head; more are answered with 431.
+pub const MAX_HEADERS: usize = 100;
+
+/// Room for the header fields of one head; lives on the stack while a head is read.
+pub type Fields<'a> = [MaybeUninit<httparse::Header<'a>>; MAX_HEADERS];
+
+/// Fresh room for header fields.
+pub fn fields<'a>() -> Fields<'a> {
+    [const { MaybeUninit::uninit() }; MAX_HEADERS]
+}
+
+/// Why a head is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadError {
+    /// It breaks a rule of HTTP/1.1: which.
+    Malformed(&'static str),
+    /// It is longer than [`MAX_HEAD`] or has more fields than [`MAX_HEADERS`].
+    TooLarge,
+}
+
+/// A set of header fields, by their place in the head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FieldSet(u128);
+
+impl FieldSet {
+    pub(super) fn insert(&mut self, index: usize) {
+        self.0 |= 1 << index;
+    }
+
+    pub(super) fn contains(self, index: usize) -> bool {
+        self.0 >> index & 1 == 1
+    }
+}
+
+/// The head of a request; all text lies in the buffer that it was read from.
+#[derive(Debug)]
+pub struct RequestHead<'a> {
+    /// How many bytes it has, with the empty line.
+    pub len: usize,
+    /// The method.
+    pub method: &'a str,
+    /// Path and query, as they were sent: the decision checks them.
+    pub path: &'a str,
+    /// The host that is addressed: of an absolute target, else of the field `host`.
+    pub host: Option<&'a str>,
+    /// The target named the host, which overrides the field.
+    pub absolute: bool,
+    /// HTTP/1.1; else HTTP/1.0.
+    pub http11: bool,
+    /// How its body is framed.
+    pub framing: Framing,
+    /// The client wants to send more requests on the connection.
+    pub keep_alive: bool,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// The protocol that the client wants to change to.
+    pub upgrade: Option<&'a [u8]>,
+    /// The token that proves who calls.
+    pub token: Option<&'a [u8]>,
+    /// How long the client is ready to wait.
+    pub timeout: Option<Timeout>,
+    /// `content-type`, to answer errors in the caller's language.
+    pub content_type: Option<&'a [u8]>,
+    /// `connect-protocol-version` was sent.
+    pub connect_protocol: bool,
+    /// A valid `traceparent` was sent.
+    pub traced: bool,
+    /// A valid `correlation-id` was sent.
+    pub correlated: bool,
+    /// `x-forwarded-for` as it was sent, one per proxy that adds its own line.
+    pub forwarded_for: Vec<&'a [u8]>,
+    pub(super) fields: &'a [httparse::Header<'a>],
+    pub(super) dropped: FieldSet,
+}
+
+/// Reads the head at the beginning of `bytes`; `None` when it is not complete yet.
+pub fn parse_request<'a>(
+    bytes: &'a [u8],
+    room: &'a mut Fields<'a>,
+) -> Result<Option<RequestHead<'a>>, HeadError> {
+    let mut request = httparse::Request::new(&mut []);
+    let len = match request.parse_with_uninit_headers(bytes, room) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return incomplete(bytes),
+        Err(error) => return Err(refusal_of(error)),
+    };
+    check_size(len)?;
+    check_line_ends(&bytes[..len])?;
+    let (method, target) = (
+        request.method.unwrap_or_default(),
+        request.path.unwrap_or_default(),
+    );
+    check_request_line(bytes, method, target)?;
+    let (host, path) = split_target(method, target)?;
+    let mut head = RequestHead {
+        len,
+        method,
+        path,
+        host,
+        absolute: host.is_some(),
+        http11: request.version == Some(1),
+        framing: Framing::Empty,
+        keep_alive: request.version == Some(1),
+        expects_continue: false,
+        upgrade: None,
+        token: None,
+        timeout: None,
+        content_type: None,
+        connect_protocol: false,
+        traced: false,
+        correlated: false,
+        forwarded_for: Vec::new(),
+        fields: request.headers,
+        dropped: FieldSet::default(),
+    };
+    head.read_fields()?;
+    Ok(Some(head))
+}
+
+/// What has come of a head must be right so far.
+fn incomplete<T>(bytes: &[u8]) -> Result<Option<T>, HeadError> {
+    check_line_ends(bytes)?;
+    check_size(bytes.len())?;
+    Ok(None)
+}
+
+fn check_size(len: usize) -> Result<(), HeadError> {
+    if len > MAX_HEAD {
+        return Err(HeadError::TooLarge);
+    }
+    Ok(())
+}
+
+pub(super) fn refusal_of(error: httparse::Error) -> HeadError {
+    HeadError::Malformed(match error {
+        httparse::Error::TooManyHeaders => return HeadError::TooLarge,
+        httparse::Error::HeaderName => "a header field's name is malformed",
+        httparse::Error::HeaderValue => "a header field's value holds a control character",
+        httparse::Error::NewLine => "a line does not end in CR LF",
+        httparse::Error::Token => "the request line is malformed",
+        httparse::Error::Version => "the version is not HTTP/1.1 or HTTP/1.0",
+        httparse::Error::Status => "the status line is malformed",
+    })
+}
+
+/// A line feed alone ends a line for some servers and not for others.
+pub(super) fn check_line_ends(head: &[u8]) -> Result<(), HeadError> {
+    let mut feeds = memchr::memchr_iter(b'\n', head);
+    if feeds.any(|at| at == 0 || head[at - 1] != b'\r') {
+        return Err(HeadError::Malformed("a line does not end in CR LF"));
+    }
+    Ok(())
+}
+
+/// The request line is exactly method, space, target, space and version.
+fn check_request_line(bytes: &[u8], method: &str, target: &str) -> Result<(), HeadError> {
+    let start = method.as_ptr() as usize - bytes.as_ptr() as usize;
+    let line = method.len() + 1 + target.len() + " HTTP/1.x\r\n".len();
+    if bytes.get(start + line - 1) != Some(&b'\n') || start > 2 {
+        return Err(HeadError::Malformed("the request line is malformed"));
+    }
+    Ok(())
+}
+
+/// Splits a target into the host of its absolute form, and path and query.
+fn split_target<'a>(
+    method: &str,
+    target: &'a str,
+) -> Result<(Option<&'a str>, &'a str), HeadError> {
+    if method == "CONNECT" {
+        return Err(HeadError::Malformed("CONNECT is for forward proxies"));
+    }
+    if target.starts_with('/') {
+        return Ok((None, target));
+    }
+    if target == "*" && method == "OPTIONS" {
+        return Ok((None, target));
+    }
+    let scheme = ["http://", "https://"].into_iter().find(|scheme| {
+        target
+            .get(..scheme.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    });
+    let Some(scheme) = scheme else {
+        return Err(HeadError::Malformed("the target is not a path"));
+    };
+    let rest = &target[scheme.len()..];
+    let (host, path) = match rest.find(['/', '?']) {
+        Some(at) if rest[at..].starts_with('/') => rest.split_at(at),
+        Some(_) => return Err(HeadError::Malformed("the target has no path")),
+        None => (rest, "/"),
+    };
+    check_host(host)?;
+    if host.is_empty() {
+        return Err(HeadError::Malformed("the target has no host"));
+    }
+    Ok((Some(host), path))
+}
+
+fn check_host(host: &str) -> Result<(), HeadError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte);
+    if host.len() > 255 || !host.bytes().all(allowed) {
+        return Err(HeadError::Malformed("the host is malformed"));
+    }
+    Ok(())
+}
+
+impl<'a> RequestHead<'a> {
+    fn read_fields(&mut self) -> Result<(), HeadError> {
+        let mut seen = Seen::default();
+        for (index, field) in self.fields.iter().enumerate() {
+            self.read_field(index, field, &mut seen)?;
+        }
+        if seen.named {
+            self.drop_named()?;
+        }
+        self.settle_framing(&seen)?;
+        self.settle_upgrade(&seen);
+        if self.http11 && seen.hosts != 1 {
+            return Err(HeadError::Malformed("there is not exactly one host field"));
+        }
+        Ok(())
+    }
+
+    fn read_field(
+        &mut self,
+        index: usize,
+        field: &'a httparse::Header<'a>,
+        seen: &mut Seen<'a>,
+    ) -> Result<(), HeadError> {
+        let value = field.value;
+        let name = field.name;
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        match name.len() {
+            2 if is("te") => self.dropped.insert(index),
+            4 if is("host") => self.read_host(value, seen)?,
+            6 if is("expect") => {
+                self.expects_continue = self.http11 && value.eq_ignore_ascii_case(b"100-continue");
+            }
+            7 if is("upgrade") => {
+                self.dropped.insert(index);
+                seen.upgrade = Some(value);
+            }
+            10 if is("connection") => {
+                self.dropped.insert(index);
+                self.read_connection(value, seen);
+            }
+            10 if is("keep-alive") => self.dropped.insert(index),
+            11 if is("traceparent") => {
+                self.traced = hydrant_contracts::TraceParent::parse(value).is_some();
+                self.drop_unless(index, self.traced);
+            }
+            12 if is("content-type") => self.content_type = Some(value),
+            12 if is(header::GRPC_TIMEOUT) => self.wait_at_most(Timeout::from_grpc(value)),
+            13 if is(header::TOKEN) => {
+                self.dropped.insert(index);
+                if self.token.replace(value).is_some() {
+                    return Err(HeadError::Malformed("there is more than one token"));
+                }
+            }
+            14 if is("content-length") => seen.read_length(value)?,
+            14 if is("http2-settings") => self.dropped.insert(index),
+            14 if is(header::CORRELATION_ID) => {
+                self.correlated = hydrant_contracts::CorrelationId::is_valid(value);
+                self.drop_unless(index, self.correlated);
+            }
+            14 if is(header::CALLER) => self.dropped.insert(index),
+            15 if is("x-forwarded-for") => {
+                self.dropped.insert(index);
+                self.forwarded_for.push(value);
+            }
+            16 if is("proxy-connection") || is("x-forwarded-host") => self.dropped.insert(index),
+            17 if is("transfer-encoding") => seen.read_coding(value)?,
+            17 if is("x-forwarded-proto") => self.dropped.insert(index),
+            18 if is(header::FORWARDED_PREFIX) => self.dropped.insert(index),
+            18 if is(header::CONNECT_TIMEOUT) || is(header::TIMEOUT) => {
+                self.wait_at_most(Timeout::from_millis(value));
+            }
+            24 if is("connect-protocol-version") => self.connect_protocol = true,
+            // Some servers read `_` as `-`: none of our own names may come in that way.
+            _ if name.len() > 8 && is_lookalike(name) => self.dropped.insert(index),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn drop_unless(&mut self, index: usize, kept: bool) {
+        if !kept {
+            self.dropped.insert(index);
+        }
+    }
+
+    fn read_host(&mut self, value: &'a [u8], seen: &mut Seen<'a>) -> Result<(), HeadError> {
+        seen.hosts += 1;
+        let malformed = HeadError::Malformed("the host is malformed");
+        let host = std::str::from_utf8(value).map_err(|_| malformed)?;
+        check_host(host)?;
+        if seen.hosts > 1 {
+            return Err(HeadError::Malformed("there is not exactly one host field"));
+        }
+        self.host.get_or_insert(host);
+        Ok(())
+    }
+
+    fn read_connection(&mut self, value: &'a [u8], seen: &mut Seen<'a>) {
+        for option in list(value) {
+            if option.eq_ignore_ascii_case(b"close") {
+                seen.close = true;
+                self.keep_alive = false;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = !seen.close;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                seen.wants_upgrade = true;
+            } else {
+                seen.named = true;
+            }
+        }
+    }
+
+    /// Drops the fields that `connection` names, which are for this hop alone.
+    fn drop_named(&mut self) -> Result<(), HeadError> {
+        let connections = self.fields.iter().filter(|field| is_connection(field));
+        for option in connections.flat_map(|field| list(field.value)) {
+            if is_framing(option) {
+                return Err(HeadError::Malformed(
+                    "connection names a field that frames the request",
+                ));
+            }
+            for (index, field) in self.fields.iter().enumerate() {
+                if field.name.as_bytes().eq_ignore_ascii_case(option) {
+                    self.dropped.insert(index);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn settle_framing(&mut self, seen: &Seen<'_>) -> Result<(), HeadError> {
+        self.framing = match (seen.length, seen.chunked) {
+            (Some(_), true) => {
+                return Err(HeadError::Malformed(
+                    "there is a content-length and a transfer-encoding",
+                ));
+            }
+            (None, true) if !self.http11 => {
+                return Err(HeadError::Malformed("HTTP/1.0 has no transfer-encoding"));
+            }
+            (None, true) => Framing::Chunked,
+            (None | Some(0), false) => Framing::Empty,
+            (Some(length), false) => Framing::Length(length),
+        };
+        Ok(())
+    }
+
+    /// HTTP/2 in clear text is no protocol to change to: the requests in it would meet no rule.
+    fn settle_upgrade(&mut self, seen: &Seen<'a>) {
+        let is_h2c = |value: &[u8]| list(value).any(|name| name.eq_ignore_ascii_case(b"h2c"));
+        self.upgrade = seen
+            .upgrade
+            .filter(|value| self.http11 && seen.wants_upgrade && !is_h2c(value));
+    }
+
+    fn wait_at_most(&mut self, timeout: Option<Timeout>) {
+        if let Some(timeout) = timeout {
+            self.timeout = Some(self.timeout.map_or(timeout, |other| other.min(timeout)));
+        }
+    }
+}
+
+/// What was met on the way through the fields.
+#[derive(Default)]
+struct Seen<'a> {
+    hosts: u32,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    named: bool,
+    wants_upgrade: bool,
+    upgrade: Option<&'a [u8]>,
+}
+
+impl Seen<'_> {
+    fn read_length(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        let length = parse_length(value).ok_or(HeadError::Malformed(
+            "content-length is not a decimal number",
+        ))?;
+        if self.length.replace(length).is_some() {
+            return Err(HeadError::Malformed(
+                "there is more than one content-length",
+            ));
+        }
+        Ok(())
+    }
+
+    fn read_coding(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(HeadError::Malformed(
+                "transfer-encoding is not exactly `chunked`",
+            ));
+        }
+        self.chunked = true;
+        Ok(())
+    }
+}
+
+/// At most 18 digits, so that no sum overflows.
+pub(super) fn parse_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let digits = value.iter();
+    Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+/// The items of a comma-separated list, trimmed, without empty ones.
+pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|item| !item.is_empty())
+}
+
+pub(super) fn is_connection(field: &httparse::Header<'_>) -> bool {
+    field.name.eq_ignore_ascii_case("connection")
+}
+
+pub(super) fn is_framing(name: &[u8]) -> bool {
+    [&b"host"[..], b"content-length", b"transfer-encoding"]
+        .iter()
+        .any(|framing| name.eq_ignore_ascii_case(framing))
+}
+
+/// A name of ours, or of framing, with `_` for `-`.
+fn is_lookalike(name: &str) -> bool {
+    const NAMES: [&str; 8] = [
+        header::CALLER,
+        header::TOKEN,
+        header::FORWARDED_PREFIX,
+        "content-length",
+        "transfer-encoding",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+    ];
+    let same = |a: u8, b: u8| a.eq_ignore_ascii_case(&b) || (a == b'_' && b == b'-');
+    name.contains('_')
+        && NAMES.iter().any(|ours| {
+            ours.len() == name.len() && name.bytes().zip(ours.bytes()).all(|(a, b)| same(a, b))
+        })
+}

@@ -1,0 +1,92 @@
+//! A request on its way to an instance: what is needed to send it, and to send it again.
+
+use std::pin::Pin;
+
+use super::body::Body;
+use crate::decide::Route;
+use crate::snapshot::Instance;
+
+/// How much of a request is kept, head and body, so that it can be sent again.
+const MAX_REPLAY: u64 = 64 * 1024;
+
+/// A request as instances get it. Kept over all attempts.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// The head, and the body as far as it is kept or not yet sent.
+    pub(super) bytes: Vec<u8>,
+    /// How many of them were sent in this attempt.
+    pub(super) sent: usize,
+    /// What is still to come from the client.
+    pub(super) body: Body,
+    /// `bytes` begins with the head and misses nothing.
+    pub(super) whole: bool,
+    /// A repeat is safe.
+    pub(super) repeatable: bool,
+    /// HEAD: the answer has no body.
+    pub(super) to_head: bool,
+    /// The client speaks HTTP/1.1.
+    pub(super) http11: bool,
+    /// The client wants to send more requests on the connection.
+    pub(super) keep_alive: bool,
+    /// The client wants to change to another protocol.
+    pub(super) wants_upgrade: bool,
+    /// What was cut off the path.
+    pub(super) cut: Box<[u8]>,
+    /// Where the path begins in `bytes`, and how long it is there.
+    pub(super) path: (usize, usize),
+    /// When the caller waits no longer.
+    pub(super) deadline: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Request {
+    /// Keeps more of the body, if it can still be needed and the limit allows; else everything
+    /// that was sent is forgotten, and this must be sent straight on.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> bool {
+        if self.is_kept_with(bytes.len() as u64) {
+            self.bytes.extend_from_slice(bytes);
+            return true;
+        }
+        self.forget_sent();
+        false
+    }
+
+    /// Whether so much more would be kept.
+    pub(super) fn is_kept_with(&self, more: u64) -> bool {
+        self.whole && self.repeatable && self.bytes.len() as u64 + more <= MAX_REPLAY
+    }
+
+    /// From now on it can't be sent again. All of `bytes` was sent.
+    pub(super) fn forget_sent(&mut self) {
+        self.whole = false;
+        self.bytes.clear();
+        self.sent = 0;
+    }
+
+    /// Not one byte was sent to the instance.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.whole && self.sent == 0
+    }
+
+    /// It may be sent again although an instance may have seen it.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        self.repeatable && self.whole && self.body.is_done()
+    }
+
+    /// Sends it from its beginning again.
+    pub(super) fn rewind(&mut self) {
+        self.sent = 0;
+    }
+
+    /// Sends it to another instance, where another part of the path may be cut off.
+    pub(super) fn readdress(&mut self, route: &Route<'_>, instance: &Instance) {
+        self.rewind();
+        let (start, len) = self.path;
+        let target = [&self.cut, &self.bytes[start..start + len]].concat();
+        let (cut, path) = route.split(&target, instance);
+        if *cut != *self.cut {
+            self.bytes.splice(start..start + len, path.iter().copied());
+            self.path.1 = path.len();
+            self.cut = cut.into();
+        }
+    }
+}

@@ -1,0 +1,305 @@
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hydrant_contracts as contracts;
+use hydrant_contracts::{InstanceId, Pattern, TokenKey};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::sync::{oneshot, watch};
+
+use crate::balance::Chooser;
+use crate::clock::Moment;
+use crate::explain::{self, Explanation};
+use crate::snapshot::Snapshot;
+use crate::stats::{self, InstanceStats};
+use crate::worker::{self, Parts, Phase};
+
+/// Connections that wait to be accepted, per listener and worker.
+const BACKLOG: i32 = 4096;
+/// After how long the system asks a silent client whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// How a router is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the outside comes in; port 0 chooses one.
+    pub public: SocketAddr,
+    /// Where the services of this server come in; port 0 chooses one.
+    pub local: SocketAddr,
+    /// Event loops, one thread each; at least 1.
+    pub workers: usize,
+    /// Checks the tokens of callers.
+    pub key: TokenKey,
+    /// Bounds on sizes, counts and times.
+    pub limits: Limits,
+}
+
+/// Bounds that hold for every connection. Fixed beside these: a head has at most 64 KB and 100
+/// fields, and 64 KB of a request are kept for a repeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections of one worker; more are closed at once.
+    pub connections: usize,
+    /// For a client to send the head that it has begun; then 408.
+    pub head: Duration,
+    /// For a client to begin its next request.
+    pub client_idle: Duration,
+    /// For an instance to accept a connection.
+    pub connect: Duration,
+    /// For an instance to begin its answer to a request that is sent; then 504.
+    pub answer: Duration,
+    /// For either side to take bytes that wait for it.
+    pub send: Duration,
+    /// For anything to move in a request whose answer has begun or whose body still comes, and
+    /// in a tunnel.
+    pub stream_idle: Duration,
+    /// For a connection to an instance to wait for its next request.
+    pub upstream_idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 50_000,
+            head: Duration::from_secs(10),
+            client_idle: Duration::from_secs(75),
+            connect: Duration::from_secs(2),
+            answer: Duration::from_secs(60),
+            send: Duration::from_secs(60),
+            stream_idle: Duration::from_secs(3600),
+            upstream_idle: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Why a router did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process listens there.
+    #[error("the {which} address {address} is in use; choose another with --{which}")]
+    InUse {
+        /// `public` or `local`.
+        which: &'static str,
+        /// The address that was asked for.
+        address: SocketAddr,
+    },
+    /// The system refuses the address.
+    #[error("cannot listen on the {which} address {address}")]
+    Listen {
+        /// `public` or `local`.
+        which: &'static str,
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system gives no thread.
+    #[error("cannot start a worker of the router")]
+    Thread(#[source] io::Error),
+}
+
+/// The data plane: listens, and sends requests where its snapshot says. Dropping it stops it at
+/// once.
+#[derive(Debug)]
+pub struct Router {
+    public: SocketAddr,
+    local: SocketAddr,
+    key: TokenKey,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Held while a snapshot is made from the one before.
+    publishing: Mutex<()>,
+    phase: watch::Sender<Phase>,
+    workers: Vec<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    thread: JoinHandle<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Router {
+    /// Binds both listeners and starts the workers. There are no instances yet.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let count = config.workers.max(1);
+        let public = bind("public", config.public, count)?;
+        let local = bind("local", config.local, count)?;
+        let address = |sockets: &[TcpListener], asked: SocketAddr| {
+            sockets
+                .first()
+                .and_then(|socket| socket.local_addr().ok())
+                .unwrap_or(asked)
+        };
+        let (phase, _) = watch::channel(Phase::Running);
+        let mut router = Self {
+            public: address(&public, config.public),
+            local: address(&local, config.local),
+            key: config.key.clone(),
+            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::empty(count))),
+            publishing: Mutex::new(()),
+            phase,
+            workers: Vec::with_capacity(count),
+        };
+        for (index, (public, local)) in public.into_iter().zip(local).enumerate() {
+            let parts = Parts {
+                index,
+                limits: config.limits.clone(),
+                key: config.key.clone(),
+                snapshot: Arc::clone(&router.snapshot),
+                public,
+                local,
+                phase: router.phase.subscribe(),
+            };
+            router.workers.push(start_worker(parts)?);
+        }
+        Ok(router)
+    }
+
+    /// Where the public listener listens.
+    pub fn public_addr(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// Where the local listener listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Routes to these instances and no others from now on. What is known of those that stay is
+    /// kept; requests under way are not touched.
+    pub fn publish(&self, instances: &[contracts::Instance]) {
+        let _turn = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let next = self.snapshot.load().next(instances, Moment::now());
+        self.snapshot.store(Arc::new(next));
+    }
+
+    /// The snapshot that holds now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Requests that are at an instance now; also at one that is no longer registered.
+    pub fn in_flight(&self, id: &InstanceId) -> u64 {
+        self.snapshot.load().in_flight(id)
+    }
+
+    /// What was counted at the instances that match.
+    pub fn stats(&self, pattern: &Pattern) -> Vec<InstanceStats> {
+        stats::instances(&self.snapshot.load(), pattern, Moment::now())
+    }
+
+    /// What would happen to a request, without sending it.
+    pub fn explain(&self, request: &explain::Request) -> Explanation {
+        let chooser = Chooser {
+            worker: 0,
+            now: Moment::now(),
+        };
+        let mut rng = fastrand::Rng::new();
+        explain::explain(&self.snapshot.load(), &self.key, request, chooser, &mut rng)
+    }
+
+    /// Accepts no more, lets requests under way end for at most `drain`, and stops.
+    pub async fn shutdown(mut self, drain: Duration) {
+        let _ = self.phase.send(Phase::Draining);
+        let workers = std::mem::take(&mut self.workers);
+        let (threads, ended): (Vec<_>, Vec<_>) = workers
+            .into_iter()
+            .map(|worker| (worker.thread, worker.ended))
+            .unzip();
+        let _ = tokio::time::timeout(drain, futures::future::join_all(ended)).await;
+        let _ = self.phase.send(Phase::Stopped);
+        let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
+        let _ = tokio::task::spawn_blocking(join).await;
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        let _ = self.phase.send(Phase::Stopped);
+    }
+}
+
+fn start_worker(parts: Parts) -> Result<Running, StartError> {
+    let (end, ended) = oneshot::channel();
+    let name = format!("router-{}", parts.index);
+    let work = move || {
+        if let Err(error) = worker::run(parts) {
+            tracing::error!(%error, "a worker of the router ended");
+        }
+        drop(end);
+    };
+    let thread = std::thread::Builder::new().name(name).spawn(work);
+    Ok(Running {
+        thread: thread.map_err(StartError::Thread)?,
+        ended,
+    })
+}
+
+/// One listening socket per worker.
+fn bind(
+    which: &'static str,
+    address: SocketAddr,
+    workers: usize,
+) -> Result<Vec<TcpListener>, StartError> {
+    sockets(address, workers).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::InUse { which, address },
+        _ => StartError::Listen {
+            which,
+            address,
+            source,
+        },
+    })
+}
+
+/// The kernel spreads connections over sockets that share a port. So that another process on the
+/// same port is noticed and not joined, the port is first taken without sharing.
+#[cfg(target_os = "linux")]
+fn sockets(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    let bound = {
+        let probe = socket(address)?;
+        probe.bind(&address.into())?;
+        probe.listen(1)?;
+        probe.local_addr()?.as_socket().unwrap_or(address)
+    };
+    let shared = |_| {
+        let socket = socket(bound)?;
+        socket.set_reuse_port(true)?;
+        listen(socket, bound)
+    };
+    (0..workers).map(shared).collect()
+}
+
+/// All workers accept from one socket.
+#[cfg(not(target_os = "linux"))]
+fn sockets(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    let first = listen(socket(address)?, address)?;
+    let others = (1..workers)
+        .map(|_| first.try_clone())
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(std::iter::once(first).chain(others).collect())
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+/// What is set here holds for every connection that is accepted.
+fn listen(socket: Socket, address: SocketAddr) -> io::Result<TcpListener> {
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

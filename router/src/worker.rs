@@ -1,0 +1,252 @@
+use std::cell::{Cell, RefCell, RefMut};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hydrant_contracts::TokenKey;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::alarms::{Alarms, GRAIN};
+use crate::clock::Moment;
+use crate::decide::Listener;
+use crate::http1;
+use crate::http2::Http2;
+use crate::listen::Limits;
+use crate::scratch::Scratch;
+use crate::snapshot::Snapshot;
+use crate::splice::Pipes;
+use crate::upstream::Pools;
+
+/// How often idle connections to instances are looked through, in sweeps of the alarms.
+const SWEEPS_PER_POOL_SWEEP: u32 = 10;
+/// How long no connection is accepted after the system could not give one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a router tells its workers to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Running,
+    /// Accept no more, end what is under way.
+    Draining,
+    Stopped,
+}
+
+/// One event loop on one thread, and all that its connections share. Connections never leave
+/// their worker, so nothing here needs a lock.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) limits: Limits,
+    pub(crate) key: TokenKey,
+    pub(crate) scratch: Scratch,
+    pub(crate) pools: Pools,
+    pub(crate) http2: Http2,
+    pub(crate) pipes: Rc<Pipes>,
+    pub(crate) alarms: Rc<Alarms>,
+    rng: RefCell<fastrand::Rng>,
+    current: RefCell<Current>,
+    hosts: [Box<str>; 2],
+    draining: Cell<bool>,
+    connections: Cell<usize>,
+    last_closed: tokio::sync::Notify,
+}
+
+/// The snapshot in use. The worker's own handle on it is counted without touching memory that
+/// other workers write.
+#[derive(Debug)]
+struct Current {
+    cache: arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
+    snapshot: Rc<Arc<Snapshot>>,
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) index: usize,
+    pub(crate) limits: Limits,
+    pub(crate) key: TokenKey,
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) public: std::net::TcpListener,
+    pub(crate) local: std::net::TcpListener,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+impl Worker {
+    fn new(parts: &Parts) -> std::io::Result<Self> {
+        let host = |listener: &std::net::TcpListener| -> std::io::Result<Box<str>> {
+            Ok(listener.local_addr()?.to_string().into())
+        };
+        Ok(Self {
+            index: parts.index,
+            limits: parts.limits.clone(),
+            key: parts.key.clone(),
+            scratch: Scratch::new(),
+            pools: Pools::default(),
+            http2: Http2::default(),
+            pipes: Rc::default(),
+            alarms: Rc::default(),
+            rng: RefCell::new(fastrand::Rng::new()),
+            current: RefCell::new(Current {
+                snapshot: Rc::new(parts.snapshot.load_full()),
+                cache: arc_swap::Cache::new(Arc::clone(&parts.snapshot)),
+            }),
+            hosts: [host(&parts.public)?, host(&parts.local)?],
+            draining: Cell::new(false),
+            connections: Cell::new(0),
+            last_closed: tokio::sync::Notify::new(),
+        })
+    }
+
+    /// The routing snapshot that holds now.
+    pub(crate) fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+        let mut current = self.current.borrow_mut();
+        let Current { cache, snapshot } = &mut *current;
+        let latest = cache.load();
+        if !Arc::ptr_eq(latest, snapshot) {
+            *snapshot = Rc::new(Arc::clone(latest));
+        }
+        Rc::clone(snapshot)
+    }
+
+    /// Chance, for the choice of instances.
+    pub(crate) fn rng(&self) -> RefMut<'_, fastrand::Rng> {
+        self.rng.borrow_mut()
+    }
+
+    /// The router ends: no request after the present ones.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// The name of a listener, for clients that name none.
+    pub(crate) fn host(&self, listener: Listener) -> &str {
+        match listener {
+            Listener::Public => &self.hosts[0],
+            Listener::Local => &self.hosts[1],
+        }
+    }
+}
+
+/// A connection that counts against the limit as long as this lives.
+struct Counted(Rc<Worker>);
+
+impl Counted {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.connections.set(worker.connections.get() + 1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let left = self.0.connections.get() - 1;
+        self.0.connections.set(left);
+        if left == 0 {
+            self.0.last_closed.notify_one();
+        }
+    }
+}
+
+/// Runs a worker on this thread until its router stops it.
+pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    runtime.block_on(work(parts))
+}
+
+async fn work(parts: Parts) -> std::io::Result<()> {
+    let worker = Rc::new(Worker::new(&parts)?);
+    worker.alarms.sweep(Moment::now());
+    let Parts {
+        public,
+        local,
+        mut phase,
+        snapshot,
+        ..
+    } = parts;
+    let accepting =
+        [(public, Listener::Public), (local, Listener::Local)].map(|(socket, which)| {
+            Ok::<_, std::io::Error>(tokio::task::spawn_local(accept(
+                Rc::clone(&worker),
+                TcpListener::from_std(socket)?,
+                which,
+            )))
+        });
+    tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+    if worker.index == 0 {
+        let probes = Arc::clone(snapshot.load().probes());
+        tokio::task::spawn_local(async move { probes.run().await });
+    }
+    let _ = phase.wait_for(|phase| *phase != Phase::Running).await;
+    for task in accepting {
+        task?.abort();
+    }
+    worker.draining.set(true);
+    worker.http2.close();
+    worker.pools.clear();
+    worker.alarms.wake_all();
+    tokio::select! {
+        () = drained(&worker) => {}
+        _ = phase.wait_for(|phase| *phase == Phase::Stopped) => {}
+    }
+    Ok(())
+}
+
+async fn drained(worker: &Worker) {
+    while worker.connections.get() > 0 {
+        worker.last_closed.notified().await;
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: TcpListener, which: Listener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => begin(&worker, stream, address, which),
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The client was gone before it was accepted.
+fn is_of_the_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    )
+}
+
+/// Above the limit a connection is closed at once: those that are open matter more.
+fn begin(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, which: Listener) {
+    if worker.connections.get() >= worker.limits.connections || stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let (counted, worker) = (Counted::new(worker), Rc::clone(worker));
+    tokio::task::spawn_local(async move {
+        http1::serve(worker, stream, address, which).await;
+        drop(counted);
+    });
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(GRAIN);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut count: u32 = 0;
+    loop {
+        ticks.tick().await;
+        let now = Moment::now();
+        worker.alarms.sweep(now);
+        count = count.wrapping_add(1);
+        if count.is_multiple_of(SWEEPS_PER_POOL_SWEEP) {
+            worker.pools.sweep(now);
+        }
+    }
+}
