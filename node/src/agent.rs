@@ -103,11 +103,7 @@ impl Agent {
         self.presence.close().await;
     }
 
-    fn new(
-        parts: &Parts,
-        presence: Presence,
-        listener: &TcpListener,
-    ) -> Result<Self, StartError> {
+    fn new(parts: &Parts, presence: Presence, listener: &TcpListener) -> Result<Self, StartError> {
         let address = listener.local_addr().map_err(StartError::Api)?;
         let shutdown = Shutdown::new();
         let presence = Arc::new(presence);

@@ -30,6 +30,8 @@ pub struct NodeConfig {
     pub local: SocketAddr,
     /// How many event loops the router has.
     pub workers: usize,
+    /// Bounds of the router on sizes, counts and times.
+    pub limits: hydrant_router::Limits,
     /// The services that the node starts and keeps running.
     pub services: Vec<ServiceSpec>,
     /// The program with the command `run`, which starts plain web servers.
@@ -52,6 +54,7 @@ impl NodeConfig {
             public: free,
             local: free,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
+            limits: hydrant_router::Limits::default(),
             services: Vec::new(),
             program: crate::supervisor::own_program(),
             grace: Duration::from_secs(30),

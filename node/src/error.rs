@@ -19,6 +19,9 @@ pub enum StartError {
     /// A secret file can't be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The router does not start; says which address is in use.
+    #[error(transparent)]
+    Router(#[from] hydrant_router::StartError),
     /// The local API can't listen.
     #[error("the local API cannot listen on the loopback")]
     Api(#[source] io::Error),

@@ -132,7 +132,7 @@ async fn metrics_page(State(health): State<Arc<Health>>) -> Response {
     let numbers = metrics::Numbers {
         health: health.read().await,
         fleet: health.table.instances(),
-        stats: health.traffic.stats(&Default::default()),
+        traffic: health.traffic.metrics(),
         leases: health.leases.count(),
         watches: health.watches.count(),
     };
@@ -165,29 +165,66 @@ fn to_page(health: &proto::HealthResponse) -> String {
         escape(&health.server),
         escape(&health.version)
     );
-    table(&mut page, "Engines", ["port", "engine", "state", "detail"], {
-        health.engines.iter().map(|engine| {
-            let state = well(engine.healthy).to_string();
-            [engine.port.clone(), engine.engine.clone(), state, engine.detail.clone()]
-        })
-    });
-    table(&mut page, "Supervised services", ["service", "version", "wanted", "processes"], {
-        health.services.iter().map(|service| {
-            let id = format!("{}/{}", metrics::tier(service.tier.as_known()), service.service);
-            [id, service.version.clone(), service.wanted.to_string(), processes(service)]
-        })
-    });
-    table(&mut page, "Instances on this server", ["instance", "service", "state", "address"], {
-        health.instances.iter().map(|wire| match Instance::try_from(wire) {
-            Ok(instance) => [
-                format!("{} {}", instance.id, instance.version),
-                instance.service.to_string(),
-                format!("{} {}", instance.state.as_str(), instance.detail),
-                instance.address.to_string(),
-            ],
-            Err(error) => [wire.id.clone(), String::new(), error.to_string(), String::new()],
-        })
-    });
+    table(
+        &mut page,
+        "Engines",
+        ["port", "engine", "state", "detail"],
+        {
+            health.engines.iter().map(|engine| {
+                let state = well(engine.healthy).to_string();
+                [
+                    engine.port.clone(),
+                    engine.engine.clone(),
+                    state,
+                    engine.detail.clone(),
+                ]
+            })
+        },
+    );
+    table(
+        &mut page,
+        "Supervised services",
+        ["service", "version", "wanted", "processes"],
+        {
+            health.services.iter().map(|service| {
+                let id = format!(
+                    "{}/{}",
+                    metrics::tier(service.tier.as_known()),
+                    service.service
+                );
+                [
+                    id,
+                    service.version.clone(),
+                    service.wanted.to_string(),
+                    processes(service),
+                ]
+            })
+        },
+    );
+    table(
+        &mut page,
+        "Instances on this server",
+        ["instance", "service", "state", "address"],
+        {
+            health
+                .instances
+                .iter()
+                .map(|wire| match Instance::try_from(wire) {
+                    Ok(instance) => [
+                        format!("{} {}", instance.id, instance.version),
+                        instance.service.to_string(),
+                        format!("{} {}", instance.state.as_str(), instance.detail),
+                        instance.address.to_string(),
+                    ],
+                    Err(error) => [
+                        wire.id.clone(),
+                        String::new(),
+                        error.to_string(),
+                        String::new(),
+                    ],
+                })
+        },
+    );
     page
 }
 
@@ -216,10 +253,7 @@ fn processes(service: &proto::SupervisedService) -> String {
             "" => String::new(),
             last => format!(", last {last}"),
         };
-        format!(
-            "{} ({} restarts{ended})",
-            process.state, process.restarts
-        )
+        format!("{} ({} restarts{ended})", process.state, process.restarts)
     };
     let all: Vec<_> = service.processes.iter().map(process).collect();
     all.join("; ")
@@ -263,7 +297,10 @@ mod tests {
     #[test]
     fn what_came_from_outside_is_escaped() {
         let page = to_page(&unhealthy());
-        assert!(!page.contains("<script>") && !page.contains("<one>"), "{page}");
+        assert!(
+            !page.contains("<script>") && !page.contains("<one>"),
+            "{page}"
+        );
         assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)"), "{page}");
     }
 

@@ -192,7 +192,11 @@ impl Authority {
             parts.next().unwrap_or_default(),
         );
         let service: ServiceId = format!("{tier}/{service}").parse()?;
-        seat_key(SeatKind::Election, &service, parts.next().unwrap_or_default())
+        seat_key(
+            SeatKind::Election,
+            &service,
+            parts.next().unwrap_or_default(),
+        )
     }
 
     /// The namespace of the state that the caller means; empty means its own.
@@ -216,9 +220,13 @@ impl Authority {
                 match access {
                     _ if *own == wanted => Ok(wanted),
                     Access::Read if inner => Ok(wanted),
-                    Access::Read => Err(denied(format!("{own} may not read the state of {wanted}"))),
-                    Access::Write => Err(denied(format!("{own} may not write the state of {wanted}"))
-                        .mend("a service writes only its own state; call it")),
+                    Access::Read => {
+                        Err(denied(format!("{own} may not read the state of {wanted}")))
+                    }
+                    Access::Write => {
+                        Err(denied(format!("{own} may not write the state of {wanted}"))
+                            .mend("a service writes only its own state; call it"))
+                    }
                 }
             }
         }
@@ -293,7 +301,9 @@ mod tests {
     fn a_key_is_made_once_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        let token = load_or_create_key(&path).unwrap().issue(&Identity::Operator);
+        let token = load_or_create_key(&path)
+            .unwrap()
+            .issue(&Identity::Operator);
         let again = load_or_create_key(&path).unwrap();
         assert_eq!(again.verify(&token), Ok(Identity::Operator));
         let mode = fs::metadata(&path).unwrap().permissions().mode();
@@ -307,7 +317,10 @@ mod tests {
         let path = folder.path().join("key");
         fs::write(&path, b"short").unwrap();
         let error = load_or_create_key(&path).unwrap_err().to_string();
-        assert!(error.contains("5 bytes instead of 32; restore it"), "{error}");
+        assert!(
+            error.contains("5 bytes instead of 32; restore it"),
+            "{error}"
+        );
         assert_eq!(fs::read(&path).unwrap(), b"short", "never written over");
     }
 
@@ -318,7 +331,10 @@ mod tests {
         fs::write(&path, [1; 32]).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         load_or_create_key(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]
@@ -328,7 +344,10 @@ mod tests {
         let key = TokenKey::new(&[7; 32]);
         write_operator_token(&path, &key).unwrap();
         write_operator_token(&path, &key).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         let token = fs::read_to_string(&path).unwrap();
         assert_eq!(key.verify(&token), Ok(Identity::Operator));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -336,7 +355,12 @@ mod tests {
 
     #[test]
     fn state_is_written_by_its_owner_and_read_from_outer_tiers_of_the_same_name() {
-        let all = ["api/mobile", "orchestration/mobile", "service/mobile", "service/other"];
+        let all = [
+            "api/mobile",
+            "orchestration/mobile",
+            "service/mobile",
+            "service/other",
+        ];
         let may = |who: &str, access| {
             let allowed = |ns: &&str| authority().namespace(&service(who), ns, access).is_ok();
             all.into_iter().filter(allowed).collect::<Vec<_>>()
@@ -367,7 +391,9 @@ mod tests {
         }
         let operator = authority().seat(&Identity::Operator, SeatKind::Lock, "x");
         assert_eq!(operator.unwrap_err().code, Code::PermissionDenied);
-        let observed = authority().observed(&Identity::Operator, "api/a/x").unwrap();
+        let observed = authority()
+            .observed(&Identity::Operator, "api/a/x")
+            .unwrap();
         assert_eq!(observed.as_str(), "elections/api/a/x");
         assert!(authority().observed(&Identity::Operator, "x").is_err());
     }

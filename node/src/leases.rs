@@ -199,6 +199,9 @@ mod tests {
     #[test]
     fn a_client_asks_within_bounds() {
         let ms = |asked| ttl(asked, SECOND).as_millis();
-        assert_eq!([ms(0), ms(1), ms(2500), ms(u32::MAX)], [1000, 500, 2500, 60_000]);
+        assert_eq!(
+            [ms(0), ms(1), ms(2500), ms(u32::MAX)],
+            [1000, 500, 2500, 60_000]
+        );
     }
 }

@@ -89,7 +89,10 @@ mod tests {
         let _second = quota.take(&one).unwrap();
         let refused = quota.take(&one).err().unwrap();
         assert_eq!(refused.code, Code::ResourceExhausted);
-        assert!(refused.message.contains("api/one holds 2 leases"), "{refused}");
+        assert!(
+            refused.message.contains("api/one holds 2 leases"),
+            "{refused}"
+        );
         let _third = quota.take(&two).unwrap();
         assert!(quota.take(&two).is_err(), "the node is full");
         drop(first);

@@ -169,7 +169,8 @@ impl Registrations {
         timeout: Duration,
     ) -> Result<u64, Error> {
         let until = Instant::now() + timeout.min(LONGEST_DRAIN);
-        self.change(registration, InstanceState::Draining, "").await?;
+        self.change(registration, InstanceState::Draining, "")
+            .await?;
         let id = registration.held.lock().await.instance.id.clone();
         Ok(self.finished(&id, until).await)
     }
@@ -207,7 +208,8 @@ impl Registrations {
                     ttl_ms: lease.ttl_ms(),
                 };
                 let _ = events.send(Ok(registered)).await;
-                self.live_on(registration, lease, events, &mut sessions).await
+                self.live_on(registration, lease, events, &mut sessions)
+                    .await
             }
             Err(error) => Some(Err(error)),
         };

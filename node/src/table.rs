@@ -131,7 +131,10 @@ impl Table {
 }
 
 /// Where an instance stands in coordination.
-pub(crate) fn instance_key(service: &ServiceId, id: &str) -> Result<Key, hydrant_ports::InvalidKey> {
+pub(crate) fn instance_key(
+    service: &ServiceId,
+    id: &str,
+) -> Result<Key, hydrant_ports::InvalidKey> {
     format!("{INSTANCES}{service}/{id}").parse()
 }
 
@@ -172,10 +175,7 @@ fn read(entry: &Entry) -> Result<Instance, String> {
         serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
     match instance_key(&instance.service, instance.id.as_str()) {
         Ok(key) if key == entry.key => Ok(instance),
-        _ => Err(format!(
-            "it is for {} of {}",
-            instance.id, instance.service
-        )),
+        _ => Err(format!("it is for {} of {}", instance.id, instance.service)),
     }
 }
 

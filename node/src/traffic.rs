@@ -1,6 +1,13 @@
 //! What the node asks of the router.
 
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
 use hydrant_contracts::{Error, Instance, InstanceId, Pattern, proto};
+use hydrant_router::stats::prometheus;
+use hydrant_router::{
+    EndpointStats, Explanation, InstanceStats, Listener, Moment, Router, explain,
+};
 
 /// The data plane, as the node sees it.
 pub trait Traffic: Send + Sync + 'static {
@@ -13,6 +20,144 @@ pub trait Traffic: Send + Sync + 'static {
     /// Counts of the instances that the pattern means.
     fn stats(&self, pattern: &Pattern) -> Vec<proto::InstanceStats>;
 
+    /// Everything that it counts, in Prometheus' text format.
+    fn metrics(&self) -> String;
+
     /// What the router would do with a request, without sending it.
-    fn explain(&self, request: &proto::ExplainRequest) -> Result<proto::ExplainResponse, Error>;
+    fn explain(&self, request: &proto::ExplainRequest) -> proto::ExplainResponse;
+}
+
+/// A router until it is shut down.
+pub(crate) struct RouterTraffic(RwLock<Option<Router>>);
+
+impl RouterTraffic {
+    pub(crate) fn new(router: Router) -> Self {
+        Self(RwLock::new(Some(router)))
+    }
+
+    /// Lets requests under way end for at most `drain`, and stops. From then on nothing is
+    /// routed and nothing was counted.
+    pub(crate) async fn shutdown(&self, drain: Duration) {
+        let router = self
+            .0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(router) = router {
+            router.shutdown(drain).await;
+        }
+    }
+
+    fn with<T: Default>(&self, ask: impl FnOnce(&Router) -> T) -> T {
+        let router = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        router.as_ref().map(ask).unwrap_or_default()
+    }
+}
+
+impl Traffic for RouterTraffic {
+    fn publish(&self, instances: &[Instance]) {
+        self.with(|router| router.publish(instances));
+    }
+
+    fn in_flight(&self, instance: &InstanceId) -> u64 {
+        self.with(|router| router.in_flight(instance))
+    }
+
+    fn stats(&self, pattern: &Pattern) -> Vec<proto::InstanceStats> {
+        self.with(|router| router.stats(pattern).iter().map(stats).collect())
+    }
+
+    fn metrics(&self) -> String {
+        self.with(|router| prometheus(&router.snapshot(), Moment::now()))
+    }
+
+    fn explain(&self, request: &proto::ExplainRequest) -> proto::ExplainResponse {
+        let header = |header: &proto::Header| (header.name.clone(), header.value.clone());
+        let request = explain::Request {
+            method: request.method.clone(),
+            path: request.path.clone(),
+            headers: request.headers.iter().map(header).collect(),
+            listener: match request.public_listener {
+                true => Listener::Public,
+                false => Listener::Local,
+            },
+        };
+        self.with(|router| explanation(router.explain(&request)))
+    }
+}
+
+fn stats(stats: &InstanceStats) -> proto::InstanceStats {
+    let errors = stats.errors.iter();
+    proto::InstanceStats {
+        instance: stats.instance.to_string(),
+        service: stats.service.name.to_string(),
+        tier: proto::Tier::from(stats.service.tier).into(),
+        requests: stats.requests,
+        requests_per_second: stats.requests_per_second,
+        in_flight: saturated(stats.in_flight),
+        errors: errors
+            .map(|(kind, count)| ((*kind).into(), *count))
+            .collect(),
+        p50_us: stats.latency.p50_us,
+        p90_us: stats.latency.p90_us,
+        p99_us: stats.latency.p99_us,
+        bytes_in: stats.bytes_in,
+        bytes_out: stats.bytes_out,
+        retries: stats.retries,
+        ejections: stats.ejections,
+        ejected: stats.ejected,
+        endpoints: stats.endpoints.iter().map(endpoint_stats).collect(),
+        ..Default::default()
+    }
+}
+
+fn endpoint_stats(stats: &EndpointStats) -> proto::EndpointStats {
+    proto::EndpointStats {
+        endpoint: stats.endpoint.to_string(),
+        requests: stats.requests,
+        errors: stats.errors,
+        p50_us: stats.latency.p50_us,
+        p90_us: stats.latency.p90_us,
+        p99_us: stats.latency.p99_us,
+        ..Default::default()
+    }
+}
+
+fn explanation(explained: Explanation) -> proto::ExplainResponse {
+    let refusal = explained.refusal.as_ref().map(Error::from);
+    let status = explained.refusal.as_ref().map(|r| r.reason.status());
+    proto::ExplainResponse {
+        outcome: if refusal.is_some() {
+            "refuse"
+        } else {
+            "forward"
+        }
+        .into(),
+        status: status.unwrap_or(0).into(),
+        reason: refusal.map_or_else(String::new, |refusal| refusal.to_string()),
+        rule: explained.rule,
+        caller: explained.caller,
+        candidates: explained.candidates.into_iter().map(candidate).collect(),
+        chosen: explained.chosen.unwrap_or_default(),
+        upstream_path: explained.upstream_path,
+        on_failure: explained.on_failure,
+        ..Default::default()
+    }
+}
+
+fn candidate(candidate: explain::Candidate) -> proto::Candidate {
+    proto::Candidate {
+        instance: candidate.instance,
+        address: candidate.address,
+        version: candidate.version,
+        excluded: candidate.excluded,
+        load: candidate.load,
+        in_flight: saturated(candidate.in_flight),
+        latency_us: candidate.latency_us,
+        ..Default::default()
+    }
+}
+
+fn saturated(count: u64) -> u32 {
+    count.try_into().unwrap_or(u32::MAX)
 }

@@ -15,6 +15,7 @@ mod registry;
 mod state;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use connectrpc::{ConnectError, ConnectRpcService, Limits, RequestContext, ServiceStream};
 use futures::{Stream, StreamExt as _};
@@ -22,7 +23,6 @@ use hydrant_contracts::{Error, Identity, Method, proto};
 use hydrant_ports::{Coordination, State};
 use hydrant_runtime::Shutdown;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::health::Health;
 use crate::identity::Authority;
@@ -36,6 +36,9 @@ use crate::traffic::Traffic;
 
 /// The largest request: a value of the state and the rest of its message, as JSON.
 const MAX_REQUEST: usize = 6 * 1024 * 1024;
+
+/// How long a stream that holds a lease is quiet at most.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 
 /// The longest pattern and the longest name of a holder, in bytes.
 const MAX_TEXT: usize = 200;
@@ -145,8 +148,7 @@ pub(crate) fn methods() -> Vec<Method> {
 /// A pattern, or a name for people, within bounds and without what could forge a line of a log.
 fn checked_text<'a>(what: &str, text: &'a str) -> Result<&'a str, Error> {
     if text.len() > MAX_TEXT || text.chars().any(char::is_control) {
-        let message =
-            format!("the {what} has at most {MAX_TEXT} bytes and no control characters");
+        let message = format!("the {what} has at most {MAX_TEXT} bytes and no control characters");
         return Err(crate::identity::invalid("invalid_text", message));
     }
     Ok(text)
@@ -159,18 +161,44 @@ fn pattern(text: &str) -> Result<hydrant_contracts::Pattern, Error> {
 
 /// What a task tells, as the stream of an answer. Dropping the stream closes the channel, which
 /// the task sees.
-fn told<T: Send + 'static, M>(
+///
+/// A lease may be held for days without news, and whatever lies between takes a stream on which
+/// nothing moves for dead: so an empty message is sent from time to time.
+fn told<T: Send + 'static, M: Default + Send + 'static>(
     events: mpsc::Receiver<Result<T, Error>>,
-    to_message: impl Fn(T) -> M + Send + 'static,
+    to_message: impl Fn(T) -> M + Send + Sync + 'static,
 ) -> ServiceStream<M> {
-    let events = ReceiverStream::new(events);
-    Box::pin(events.map(move |event| event.map(&to_message).map_err(ConnectError::from)))
+    let to_message = Arc::new(to_message);
+    Box::pin(futures::stream::unfold(events, move |mut events| {
+        let to_message = to_message.clone();
+        async move {
+            let message = match tokio::time::timeout(SIGN_OF_LIFE, events.recv()).await {
+                Ok(event) => event?.map(&*to_message).map_err(ConnectError::from),
+                Err(_) => Ok(M::default()),
+            };
+            Some((message, events))
+        }
+    }))
 }
-
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_lease_gives_a_sign_of_life() {
+        let (events, told_to) = mpsc::channel(1);
+        let mut stream = told(told_to, |text: &str| text.to_owned());
+        assert_eq!(
+            stream.next().await.unwrap().unwrap(),
+            "",
+            "nothing happened"
+        );
+        events.send(Ok("news")).await.unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap(), "news");
+        drop(events);
+        assert!(stream.next().await.is_none());
+    }
 
     #[test]
     fn every_method_is_routed() {

@@ -1,5 +1,5 @@
 use connectrpc::{RequestContext, Response, ServiceRequest, ServiceResult, ServiceStream};
-use futures::StreamExt as _;
+use futures::TryStreamExt as _;
 use hydrant_contracts::{Code, Error, Identity, ServiceId, ServiceName, Tier, proto};
 
 use super::{LocalApi, pattern};
@@ -43,7 +43,7 @@ impl proto::Node for LocalApi {
             let message = format!("a request head of more than {MAX_HEAD} bytes is not explained");
             return Err(invalid("head_too_large", message).into());
         }
-        Response::ok(self.traffic.explain(&request.to_owned_message())?)
+        Response::ok(self.traffic.explain(&request.to_owned_message()))
     }
 
     async fn logs(
@@ -61,8 +61,7 @@ impl proto::Node for LocalApi {
         let lines = self
             .supervision
             .logs(pattern, tail as usize, request.follow)
-            .filter(move |line| std::future::ready(may_see(&who, line)))
-            .map(Ok);
+            .try_filter(move |line| std::future::ready(may_see(&who, line)));
         Response::ok(self.permitted(permit, lines))
     }
 

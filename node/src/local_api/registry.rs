@@ -76,7 +76,10 @@ impl proto::Registry for LocalApi {
         self.identify(&context)?;
         let found = matching(&self.table.instances(), &pattern(request.pattern)?);
         Response::ok(proto::DiscoverResponse {
-            instances: found.values().map(|instance| (&**instance).into()).collect(),
+            instances: found
+                .values()
+                .map(|instance| (&**instance).into())
+                .collect(),
             ..Default::default()
         })
     }

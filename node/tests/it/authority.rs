@@ -37,11 +37,20 @@ async fn a_token_that_was_not_made_here_is_nobodys() {
     let good = server.key.issue(&name);
     let foreign = TokenKey::new(&[8; 32]).issue(&name);
     let raised = good.replace("api/a", "service/a");
-    for forged in [Some(&*foreign), Some(&raised), Some("h1.operator."), Some(""), None] {
+    for forged in [
+        Some(&*foreign),
+        Some(&raised),
+        Some("h1.operator."),
+        Some(""),
+        None,
+    ] {
         let client = server.client_with(forged);
         let refused = Some(Code::Unauthenticated);
         assert_eq!(get(&client, "").await, refused, "{forged:?}");
-        assert_eq!(registers(&client, register("api/a", "a-1", 0)).await, refused);
+        assert_eq!(
+            registers(&client, register("api/a", "a-1", 0)).await,
+            refused
+        );
         let health = client.node.health(proto::HealthRequest::default());
         assert_eq!(code(health.await), refused);
         let campaign = client.election.campaign(proto::CampaignRequest {
@@ -64,7 +73,11 @@ async fn only_a_services_own_token_registers_it() {
     let request = || register("api/a", "a-1", 0);
     assert_eq!(registers(&server.client("api/a"), request()).await, None);
     for who in ["api/b", "service/a", "orchestration/a", "operator"] {
-        assert_eq!(registers(&server.client(who), request()).await, denied, "{who}");
+        assert_eq!(
+            registers(&server.client(who), request()).await,
+            denied,
+            "{who}"
+        );
     }
     let mut steals = instance("api/b", "b-1");
     steals.methods = vec![proto::Method {
@@ -82,7 +95,14 @@ async fn only_a_services_own_token_registers_it() {
 async fn an_instance_listens_on_the_loopback_and_not_where_the_node_does() {
     let server = Server::start().await;
     let api = server.agent.address().to_string();
-    for address in ["10.0.0.1:80", "0.0.0.0:4000", "127.0.0.1:0", "127.0.0.1:8081", &api, "x"] {
+    for address in [
+        "10.0.0.1:80",
+        "0.0.0.0:4000",
+        "127.0.0.1:0",
+        "127.0.0.1:8081",
+        &api,
+        "x",
+    ] {
         let mut wrong = instance("api/a", "a-1");
         wrong.address = address.into();
         let request = proto::RegisterRequest {
@@ -112,8 +132,18 @@ async fn state_belongs_to_its_service() {
         (&inner, "", None, None),
         (&inner, "api/mobile", denied, denied),
         (&operator, "service/other", None, None),
-        (&operator, "", Some(Code::InvalidArgument), Some(Code::InvalidArgument)),
-        (&api, "nonsense", Some(Code::InvalidArgument), Some(Code::InvalidArgument)),
+        (
+            &operator,
+            "",
+            Some(Code::InvalidArgument),
+            Some(Code::InvalidArgument),
+        ),
+        (
+            &api,
+            "nonsense",
+            Some(Code::InvalidArgument),
+            Some(Code::InvalidArgument),
+        ),
     ];
     for (row, (client, namespace, reads, writes)) in table.into_iter().enumerate() {
         assert_eq!(get(client, namespace).await, reads, "row {row}");
@@ -135,16 +165,31 @@ async fn scale_and_tokens_are_the_operators() {
         ..Default::default()
     };
     let service = server.client("api/web").node;
-    assert_eq!(code(service.scale(scale("web")).await), Some(Code::PermissionDenied));
-    assert_eq!(code(service.issue_token(token("x")).await), Some(Code::PermissionDenied));
+    assert_eq!(
+        code(service.scale(scale("web")).await),
+        Some(Code::PermissionDenied)
+    );
+    assert_eq!(
+        code(service.issue_token(token("x")).await),
+        Some(Code::PermissionDenied)
+    );
 
     let operator = server.client("operator").node;
     let scaled = operator.scale(scale("web")).await.unwrap().into_owned();
     assert_eq!((scaled.before, scaled.after), (2, 3));
-    assert_eq!(error(operator.scale(scale("none")).await).reason, "not_supervised");
-    assert_eq!(code(operator.issue_token(token("node")).await), Some(Code::PermissionDenied));
+    assert_eq!(
+        error(operator.scale(scale("none")).await).reason,
+        "not_supervised"
+    );
+    assert_eq!(
+        code(operator.issue_token(token("node")).await),
+        Some(Code::PermissionDenied)
+    );
     let issued = operator.issue_token(token("x")).await.unwrap().into_owned();
-    assert_eq!(get(&server.client_with(Some(&issued.token)), "service/x").await, None);
+    assert_eq!(
+        get(&server.client_with(Some(&issued.token)), "service/x").await,
+        None
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +227,10 @@ async fn nobody_holds_more_than_his_share() {
     }
     let full = Some(Code::ResourceExhausted);
     assert_eq!(registers(&client, register("api/a", "a-3", 0)).await, full);
-    assert_eq!(registers(&server.client("api/b"), register("api/b", "b-1", 0)).await, None);
+    assert_eq!(
+        registers(&server.client("api/b"), register("api/b", "b-1", 0)).await,
+        None
+    );
 
     let mut watch = client.registry.watch(Default::default()).await.unwrap();
     next!(watch).unwrap().unwrap();

@@ -85,22 +85,36 @@ async fn observed(client: &Client, election: &str) -> (String, u64) {
 async fn leadership_passes_on_with_a_higher_epoch_and_the_old_leader_writes_nothing() {
     let server = Server::start().await;
     let (one, two) = (server.client("service/a"), server.client("service/a"));
-    let mut first = one.election.campaign(campaign("one", 60_000)).await.unwrap();
+    let mut first = one
+        .election
+        .campaign(campaign("one", 60_000))
+        .await
+        .unwrap();
     joined!(first);
     let old = elected!(first);
     one.state.put(put("kept", leads(), old)).await.unwrap();
-    let mut second = two.election.campaign(campaign("two", 60_000)).await.unwrap();
+    let mut second = two
+        .election
+        .campaign(campaign("two", 60_000))
+        .await
+        .unwrap();
     joined!(second);
     assert_eq!(observed(&two, "leader").await, ("one".into(), old));
 
     drop(first);
     let new = elected!(second);
     assert!(new > old, "{new} after {old}");
-    assert_eq!(observed(&server.client("operator"), "service/a/leader").await, ("two".into(), new));
+    assert_eq!(
+        observed(&server.client("operator"), "service/a/leader").await,
+        ("two".into(), new)
+    );
     // The successor has written nothing yet, on no key.
     for key in ["kept", "never-touched"] {
         let refused = error(one.state.put(put(key, leads(), old)).await);
-        assert_eq!((&*refused.reason, refused.code), ("superseded", Code::FailedPrecondition));
+        assert_eq!(
+            (&*refused.reason, refused.code),
+            ("superseded", Code::FailedPrecondition)
+        );
     }
     let deleted = one.state.delete(proto::DeleteRequest {
         key: "kept".into(),
@@ -118,7 +132,11 @@ async fn a_frozen_leader_loses_its_seat_though_its_connection_is_open() {
     let mut frozen = one.election.campaign(campaign("one", 800)).await.unwrap();
     let lease_id = joined!(frozen);
     let old = elected!(frozen);
-    let mut next_one = two.election.campaign(campaign("two", 60_000)).await.unwrap();
+    let mut next_one = two
+        .election
+        .campaign(campaign("two", 60_000))
+        .await
+        .unwrap();
     joined!(next_one);
 
     // As long as it is heard it leads.
@@ -151,7 +169,11 @@ async fn an_epoch_that_the_state_knows_to_be_old_is_not_given_out() {
     let mark = "elections/service/a/leader".parse().unwrap();
     server.engines.state.raise(&mark, 5).await.unwrap();
     let client = server.client("service/a");
-    let mut stream = client.election.campaign(campaign("one", 60_000)).await.unwrap();
+    let mut stream = client
+        .election
+        .campaign(campaign("one", 60_000))
+        .await
+        .unwrap();
     joined!(stream);
     let epoch = elected!(stream);
     assert!(epoch >= 5, "{epoch}");
@@ -176,7 +198,11 @@ async fn an_observer_sees_the_seat_empty_and_taken() {
         event.unwrap().unwrap().to_owned_message().leader
     };
     assert_eq!(seen().await, "");
-    let stream = server.client("service/a").election.campaign(campaign("one", 60_000)).await;
+    let stream = server
+        .client("service/a")
+        .election
+        .campaign(campaign("one", 60_000))
+        .await;
     assert_eq!(seen().await, "one");
     drop(stream);
     assert_eq!(seen().await, "");

@@ -6,4 +6,5 @@ mod pages;
 mod registry;
 mod sessions;
 mod state;
+mod supervisor;
 mod support;

@@ -113,16 +113,28 @@ async fn a_frozen_instance_is_gone_though_its_connection_is_open() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(client.discover("").await, ["awake"]);
-    assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(500),
+        "{:?}",
+        start.elapsed()
+    );
     assert_eq!(code(next!(frozen)), Some(Code::Aborted), "told why");
-    assert_eq!(code(keep(&frozen_lease).await), Some(Code::NotFound), "too late");
+    assert_eq!(
+        code(keep(&frozen_lease).await),
+        Some(Code::NotFound),
+        "too late"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_registration_of_an_instance_takes_over() {
     let server = Server::start().await;
     let client = server.client("api/a");
-    let open = |id| client.registry.register_instance(register("api/a", id, 60_000));
+    let open = |id| {
+        client
+            .registry
+            .register_instance(register("api/a", id, 60_000))
+    };
     let mut older = open("a-1").await.unwrap();
     registered(next!(older).unwrap());
     let mut newer = open("a-1").await.unwrap();
@@ -131,7 +143,11 @@ async fn a_newer_registration_of_an_instance_takes_over() {
     assert!(next!(older).unwrap().is_none());
     drop(older);
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(client.discover("").await, ["a-1"], "the older one took nothing with it");
+    assert_eq!(
+        client.discover("").await,
+        ["a-1"],
+        "the older one took nothing with it"
+    );
     drop(newer);
     client.discovers(&[]).await;
 }
@@ -180,7 +196,10 @@ async fn a_report_changes_the_state_and_only_ones_own() {
     assert_eq!(code(foreign), Some(Code::NotFound));
     client.registry.report(report()).await.unwrap();
     let published = server.traffic.published.lock().unwrap();
-    assert_eq!((published[0].state.as_str(), &*published[0].detail), ("ready", "warm"));
+    assert_eq!(
+        (published[0].state.as_str(), &*published[0].detail),
+        ("ready", "warm")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +247,10 @@ async fn a_drain_waits_for_the_last_request() {
     in_flight(2);
     let left = drain(100).await.unwrap().into_owned().in_flight;
     assert_eq!(left, 2, "the time was over");
-    assert_eq!(server.traffic.published.lock().unwrap()[0].state.as_str(), "draining");
+    assert_eq!(
+        server.traffic.published.lock().unwrap()[0].state.as_str(),
+        "draining"
+    );
 
     let start = Instant::now();
     let (left, ()) = tokio::join!(drain(60_000), async {
@@ -236,6 +258,10 @@ async fn a_drain_waits_for_the_last_request() {
         in_flight(0);
     });
     assert_eq!(left.unwrap().into_owned().in_flight, 0);
-    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(300),
+        "{:?}",
+        start.elapsed()
+    );
     assert!(start.elapsed() < SOON);
 }

@@ -28,7 +28,12 @@ impl Session for Shared {
         self.0.state()
     }
 
-    async fn put_ephemeral(&self, key: &Key, value: Bytes, expect: Expect) -> Result<u64, EngineError> {
+    async fn put_ephemeral(
+        &self,
+        key: &Key,
+        value: Bytes,
+        expect: Expect,
+    ) -> Result<u64, EngineError> {
         self.0.put_ephemeral(key, value, expect).await
     }
 
@@ -73,7 +78,10 @@ impl Coordination for Losable {
         self.engine.delete(key, expect).await
     }
 
-    async fn holder(&self, seat: &SeatName) -> Result<watch::Receiver<Option<Holder>>, EngineError> {
+    async fn holder(
+        &self,
+        seat: &SeatName,
+    ) -> Result<watch::Receiver<Option<Holder>>, EngineError> {
         self.engine.holder(seat).await
     }
 

@@ -9,7 +9,13 @@ async fn put(client: &Client, key: &str, value: &[u8]) -> u64 {
         value: value.into(),
         ..Default::default()
     };
-    client.state.put(request).await.unwrap().into_owned().revision
+    client
+        .state
+        .put(request)
+        .await
+        .unwrap()
+        .into_owned()
+        .revision
 }
 
 async fn get(client: &Client, namespace: &str, key: &str) -> Option<proto::Entry> {
@@ -105,16 +111,29 @@ async fn limits_are_said() {
         })
     };
     write("largest", 4 << 20).await.unwrap();
-    assert_eq!(get(&client, "", "largest").await.unwrap().value.len(), 4 << 20);
-    assert_eq!(error(write("larger", (4 << 20) + 1).await).reason, "too_large");
+    assert_eq!(
+        get(&client, "", "largest").await.unwrap().value.len(),
+        4 << 20
+    );
+    assert_eq!(
+        error(write("larger", (4 << 20) + 1).await).reason,
+        "too_large"
+    );
     assert!(write("huge", 7 << 20).await.is_err());
     for key in ["", "/", "a//b", "../x", "a b", &"x".repeat(600)] {
-        assert_eq!(code(write(key, 1).await), Some(Code::InvalidArgument), "{key}");
+        assert_eq!(
+            code(write(key, 1).await),
+            Some(Code::InvalidArgument),
+            "{key}"
+        );
     }
     let listed = client.state.list(list("", 10_001, "")).await;
     assert_eq!(code(listed), Some(Code::InvalidArgument));
     for under in [
-        proto::Under { epoch: 1, ..Default::default() },
+        proto::Under {
+            epoch: 1,
+            ..Default::default()
+        },
         proto::Under {
             holder: Some(proto::__buffa::oneof::under::Holder::Lock("l".into())),
             ..Default::default()
@@ -125,7 +144,10 @@ async fn limits_are_said() {
             under: under.into(),
             ..Default::default()
         };
-        assert_eq!(code(client.state.put(request).await), Some(Code::InvalidArgument));
+        assert_eq!(
+            code(client.state.put(request).await),
+            Some(Code::InvalidArgument)
+        );
     }
 }
 
@@ -159,9 +181,19 @@ async fn large_values_fill_a_page_and_a_message() {
     for key in ["a", "b", "c"] {
         put(&client, key, &vec![7; 1_500_000]).await;
     }
-    let page = client.state.list(list("", 0, "")).await.unwrap().into_owned();
+    let page = client
+        .state
+        .list(list("", 0, ""))
+        .await
+        .unwrap()
+        .into_owned();
     assert_eq!((page.entries.len(), page.more), (1, true));
-    let page = client.state.list(list("", 0, "b")).await.unwrap().into_owned();
+    let page = client
+        .state
+        .list(list("", 0, "b"))
+        .await
+        .unwrap()
+        .into_owned();
     assert_eq!((page.entries.len(), page.more), (1, false));
 
     let mut watch = client.state.watch(Default::default()).await.unwrap();

@@ -71,8 +71,8 @@ impl Server {
 
     pub fn client_with(&self, token: Option<&str>) -> Client {
         let url = format!("http://{}", self.agent.address());
-        let config = ClientConfig::new(url.parse().unwrap())
-            .with_default_max_message_size(8 * 1024 * 1024);
+        let config =
+            ClientConfig::new(url.parse().unwrap()).with_default_max_message_size(8 * 1024 * 1024);
         let config = match token {
             Some(token) => config.with_default_header(header::TOKEN, token),
             None => config,
@@ -190,8 +190,12 @@ impl Traffic for Counted {
         Vec::new()
     }
 
-    fn explain(&self, _: &proto::ExplainRequest) -> Result<proto::ExplainResponse, Error> {
-        Ok(proto::ExplainResponse::default())
+    fn metrics(&self) -> String {
+        "hydrant_refusals_total 0\n".into()
+    }
+
+    fn explain(&self, _: &proto::ExplainRequest) -> proto::ExplainResponse {
+        proto::ExplainResponse::default()
     }
 }
 
@@ -213,11 +217,18 @@ impl Supervision for OneService {
         Ok(2)
     }
 
-    fn logs(&self, _: Pattern, _: usize, follow: bool) -> BoxStream<'static, proto::LogLine> {
-        let line = |service: &str, message: &str| proto::LogLine {
-            service: service.into(),
-            message: message.into(),
-            ..Default::default()
+    fn logs(
+        &self,
+        _: Pattern,
+        _: usize,
+        follow: bool,
+    ) -> BoxStream<'static, Result<proto::LogLine, Error>> {
+        let line = |service: &str, message: &str| {
+            Ok(proto::LogLine {
+                service: service.into(),
+                message: message.into(),
+                ..Default::default()
+            })
         };
         let lines = [
             line("api/web", "one"),

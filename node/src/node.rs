@@ -1,0 +1,229 @@
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hydrant_contracts::{Error, Identity, InstanceId, ServiceId, TokenKey};
+use hydrant_ports::{Coordination, Expect, Key};
+use hydrant_router::Router;
+
+use crate::agent::{Agent, Parts};
+use crate::config::{Engines, NodeConfig};
+use crate::error::StartError;
+use crate::identity::{invalid, load_or_create_key, write_operator_token};
+use crate::logs::{Logs, LogsConfig};
+use crate::supervision::Supervised;
+use crate::supervisor::{Hooks, ServiceSpec, Supervisor, SupervisorConfig};
+use crate::traffic::RouterTraffic;
+
+/// How long the supervised services may take to end.
+const SERVICES_END_WITHIN: Duration = Duration::from_secs(4);
+
+/// How long the last requests may take once the services have ended.
+const ROUTER_DRAINS: Duration = Duration::from_millis(300);
+
+/// The agent of a server: router, local API and supervisor together.
+pub struct Node {
+    public: SocketAddr,
+    local: SocketAddr,
+    traffic: Arc<RouterTraffic>,
+    agent: Arc<Agent>,
+    supervisor: Supervisor,
+}
+
+impl Node {
+    /// Makes the node's secrets where they are missing, listens, opens the local API, and starts
+    /// or takes over the supervised services. The data folder must be held by this process alone.
+    pub async fn start(config: NodeConfig, engines: Engines) -> Result<Self, StartError> {
+        make_folder(&config.data)?;
+        let key = load_or_create_key(&config.data.join("key"))?;
+        let router = Router::start(hydrant_router::Config {
+            public: config.public,
+            local: config.local,
+            workers: config.workers,
+            key: key.clone(),
+            limits: config.limits.clone(),
+        })?;
+        let (public, local) = (router.public_addr(), router.local_addr());
+        let traffic = Arc::new(RouterTraffic::new(router));
+        let supervised = Arc::new(Supervised {
+            logs: open_logs(&config)?,
+            supervisor: OnceLock::new(),
+        });
+        let agent = Agent::start(Parts {
+            server: config.server.clone(),
+            key: key.clone(),
+            engines: engines.clone(),
+            traffic: traffic.clone(),
+            supervision: supervised.clone(),
+            router_ports: vec![public.port(), local.port()],
+            quotas: config.quotas,
+            clock: config.clock.clone(),
+        });
+        let agent = Arc::new(agent.await?);
+        write_operator_token(&config.data.join("operator.token"), &key)?;
+        let services = kept_scale(&*engines.coordination, &config.services).await?;
+        let hooks = Arc::new(AgentHooks {
+            agent: Arc::downgrade(&agent),
+            coordination: engines.coordination,
+        });
+        let supervisor = Supervisor::start(
+            SupervisorConfig {
+                data: config.data,
+                grace: config.grace,
+                local_url: url(local),
+                public_url: url(public),
+                issue_token: issue_token(key),
+                hooks,
+                logs: supervised.logs.clone(),
+                clock: config.clock,
+            },
+            config.program,
+            services,
+        )
+        .map_err(StartError::Supervisor)?;
+        let _ = supervised.supervisor.set(supervisor.clone());
+        Ok(Self {
+            public,
+            local,
+            traffic,
+            agent,
+            supervisor,
+        })
+    }
+
+    /// Where the outside comes in.
+    pub fn public_addr(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// Where the services of this server come in.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Drains and stops the supervised services, then ends every lease, then the router. Takes
+    /// less than 5 seconds.
+    pub async fn shutdown(self) {
+        let services = self.supervisor.shutdown();
+        if tokio::time::timeout(SERVICES_END_WITHIN, services)
+            .await
+            .is_err()
+        {
+            tracing::error!("some supervised services did not end in time");
+        }
+        tokio::join!(self.agent.stop(), self.traffic.shutdown(ROUTER_DRAINS));
+    }
+}
+
+fn make_folder(data: &Path) -> Result<(), StartError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data)
+        .map_err(|source| StartError::Data {
+            path: data.into(),
+            source,
+        })
+}
+
+fn open_logs(config: &NodeConfig) -> Result<Logs, StartError> {
+    Logs::open(&config.data, LogsConfig::default(), config.clock.clone()).map_err(|source| {
+        StartError::Data {
+            path: config.data.join("logs"),
+            source,
+        }
+    })
+}
+
+fn issue_token(key: TokenKey) -> Arc<dyn Fn(&ServiceId) -> String + Send + Sync> {
+    Arc::new(move |service| key.issue(&Identity::Service(service.clone())))
+}
+
+/// How this server's own processes reach a listener: one on all addresses, by the loopback.
+fn url(mut listener: SocketAddr) -> String {
+    if listener.ip().is_unspecified() {
+        listener.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    format!("http://{listener}")
+}
+
+/// What the supervisor asks of the rest of the node.
+struct AgentHooks {
+    agent: Weak<Agent>,
+    coordination: Arc<dyn Coordination>,
+}
+
+#[async_trait]
+impl Hooks for AgentHooks {
+    async fn drain(&self, instance: &InstanceId, limit: Duration) {
+        let Some(agent) = self.agent.upgrade() else {
+            return;
+        };
+        // Coordination may be away; the process is stopped all the same.
+        match tokio::time::timeout(limit, agent.drain(instance, limit)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(left)) => tracing::warn!(%instance, left, "stopped with requests in flight"),
+            Ok(Err(error)) => tracing::warn!(%instance, %error, "cannot drain an instance"),
+            Err(_) => tracing::warn!(%instance, "draining an instance took too long"),
+        }
+    }
+
+    async fn ready(&self, instance: &InstanceId) {
+        if let Some(agent) = self.agent.upgrade() {
+            agent.ready(instance).await;
+        }
+    }
+
+    async fn keep_scale(&self, service: &ServiceId, instances: u32) -> Result<(), Error> {
+        let key = scale_key(service).map_err(|error| invalid("invalid_name", error.to_string()))?;
+        let value = instances.to_string().into();
+        self.coordination.put(&key, value, Expect::Any).await?;
+        Ok(())
+    }
+}
+
+/// The services with the number of processes that somebody has asked for since.
+async fn kept_scale(
+    coordination: &dyn Coordination,
+    services: &[ServiceSpec],
+) -> Result<Vec<ServiceSpec>, StartError> {
+    let mut services = services.to_vec();
+    for service in &mut services {
+        let Ok(key) = scale_key(&service.id) else {
+            continue;
+        };
+        let kept = coordination
+            .get(&key)
+            .await
+            .map_err(|source| StartError::Engine {
+                port: "coordination",
+                source,
+            })?;
+        let text = kept
+            .as_ref()
+            .and_then(|kept| str::from_utf8(&kept.value).ok());
+        if let Some(instances) = text.and_then(|text| text.parse().ok()) {
+            service.instances = instances;
+        }
+    }
+    Ok(services)
+}
+
+fn scale_key(service: &ServiceId) -> Result<Key, hydrant_ports::InvalidKey> {
+    format!("scale/{service}").parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_all_addresses_is_reached_by_the_loopback() {
+        assert_eq!(url(([0, 0, 0, 0], 80).into()), "http://127.0.0.1:80");
+        assert_eq!(url(([10, 0, 0, 1], 80).into()), "http://10.0.0.1:80");
+    }
+}
