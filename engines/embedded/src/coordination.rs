@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::error::too_large;
 use crate::image::SessionId;
 use crate::queue::{Command, Port, Queue, Write};
-use crate::writer::Core;
+use crate::store::Core;
 
 pub(crate) struct EmbeddedCoordination(Arc<Core>);
 
@@ -27,13 +27,8 @@ impl Coordination for EmbeddedCoordination {
     }
 
     async fn open_session(&self, _ttl: Duration) -> Result<Box<dyn Session>, EngineError> {
-        let queue = self.0.queue();
-        let opened = queue.ask(0, Command::OpenSession).await?;
-        Ok(Box::new(EmbeddedSession {
-            id: opened.session,
-            state: opened.state,
-            queue: queue.clone(),
-        }))
+        let session = self.0.queue().ask(0, Command::OpenSession).await?;
+        Ok(Box::new(session))
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, EngineError> {
@@ -99,10 +94,12 @@ async fn put(
     Ok(queue.ask(bytes, ask).await?.revision)
 }
 
-struct EmbeddedSession {
-    id: SessionId,
-    state: watch::Receiver<SessionState>,
-    queue: Arc<Queue>,
+/// A session that the writer has opened. Wherever it is dropped, also on the way to somebody who
+/// has left meanwhile, it ends.
+pub(crate) struct EmbeddedSession {
+    pub(crate) id: SessionId,
+    pub(crate) state: watch::Receiver<SessionState>,
+    pub(crate) queue: Arc<Queue>,
 }
 
 #[async_trait]

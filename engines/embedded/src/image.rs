@@ -10,7 +10,7 @@ use hydrant_ports::{
 };
 
 use crate::Limits;
-use crate::error::too_large;
+use crate::error::{closed, too_large};
 
 /// A session's number; never given twice by one process.
 pub(crate) type SessionId = u64;
@@ -69,6 +69,7 @@ pub(crate) struct Image {
     keys: BTreeMap<Key, Record>,
     bytes: usize,
     watchers: Vec<Watcher>,
+    closed: bool,
 }
 
 impl Image {
@@ -102,6 +103,9 @@ impl Image {
         now_ms: i64,
         most: usize,
     ) -> Result<Watch, EngineError> {
+        if self.closed {
+            return Err(closed());
+        }
         if self.watchers.len() >= most {
             self.watchers.retain(|watcher| !watcher.sender.is_closed());
         }
@@ -167,8 +171,9 @@ impl Image {
         }
     }
 
-    /// The engine is closed: ends every watch.
+    /// The engine is closed: ends every watch, and begins no more.
     pub(crate) fn end_watches(&mut self) {
+        self.closed = true;
         for watcher in self.watchers.drain(..) {
             watcher.sender.close();
         }
@@ -193,5 +198,74 @@ impl SharedImage {
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Image> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(revision: u64) -> Option<Record> {
+        Some(Record {
+            value: Bytes::from_static(b"x"),
+            revision,
+            life: Life::Kept,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_watcher_that_lags_is_told_all_again() {
+        let key: Key = "a".parse().unwrap();
+        let mut image = Image::default();
+        let mut watch = image.watch(&Prefix::default(), 0, 1).unwrap();
+        for revision in 1..=10_000 {
+            image.set(&key, record(revision));
+            image.tell([&key].into_iter(), 0);
+        }
+        let mut told = Vec::new();
+        loop {
+            let change = watch.next().await.unwrap();
+            told.push(change);
+            match told.last() {
+                Some(Change::Put(entry)) if entry.revision == 10_000 => break,
+                Some(Change::All(all)) if all.iter().any(|e| e.revision == 10_000) => break,
+                _ => {}
+            }
+        }
+        assert!(told.len() < 10_000, "the queue has no bound");
+        assert!(
+            matches!(told[0], Change::All(_)),
+            "changes were lost without a word"
+        );
+    }
+
+    #[test]
+    fn bytes_are_counted() {
+        let key: Key = "abc".parse().unwrap();
+        let mut image = Image::default();
+        image.set(&key, record(1));
+        image.set(&key, record(2));
+        assert_eq!(image.bytes(), cost(&key, 1));
+        image.set(&key, None);
+        assert_eq!(image.bytes(), 0);
+    }
+
+    #[test]
+    fn ranges_begin_behind_a_key_and_end_with_their_prefix() {
+        let mut image = Image::default();
+        for name in ["a", "b/1", "b/2", "b/3", "c"] {
+            image.set(&name.parse().unwrap(), record(1));
+        }
+        let names = |prefix: &str, after: Option<&str>| -> Vec<String> {
+            let prefix = prefix.parse().unwrap();
+            let after = after.map(|after| after.parse().unwrap());
+            let range = image.range(&prefix, after.as_ref());
+            range.map(|(key, _)| key.to_string()).collect()
+        };
+        assert_eq!(names("b/", None), ["b/1", "b/2", "b/3"]);
+        assert_eq!(names("b/", Some("b/2")), ["b/3"]);
+        assert_eq!(names("b/", Some("a")), ["b/1", "b/2", "b/3"]);
+        assert!(names("b/", Some("c")).is_empty());
+        assert_eq!(names("", Some("b/3")), ["c"]);
     }
 }

@@ -14,12 +14,14 @@
 
 mod config;
 mod coordination;
+
 mod disk;
 mod error;
 mod image;
 mod queue;
 mod seats;
 mod state;
+mod store;
 mod writer;
 
 pub use config::{Config, Limits};
@@ -30,9 +32,9 @@ use std::sync::Arc;
 
 use hydrant_ports::{Coordination, State};
 
+use crate::store::Core;
 use coordination::EmbeddedCoordination;
 use state::EmbeddedState;
-use writer::Core;
 
 /// An open store. The engines that it hands out keep it open; when the last of them is dropped,
 /// what was asked before is finished and the file is free again. That drop waits for the commit that

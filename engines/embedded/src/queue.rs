@@ -4,12 +4,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hydrant_ports::coordination::{SeatName, SessionState};
+use hydrant_ports::coordination::SeatName;
 use hydrant_ports::state::Under;
 use hydrant_ports::{EngineError, Expect, Key};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::coordination::EmbeddedSeat;
+use crate::coordination::{EmbeddedSeat, EmbeddedSession};
 use crate::error::closed;
 use crate::image::SessionId;
 
@@ -68,16 +68,10 @@ pub(crate) struct Written {
     pub(crate) existed: bool,
 }
 
-/// A session as its owner gets it.
-pub(crate) struct Opened {
-    pub(crate) session: SessionId,
-    pub(crate) state: watch::Receiver<SessionState>,
-}
-
 pub(crate) enum Command {
     Write(Write, Reply<Written>),
     Raise(Under, Reply<()>),
-    OpenSession(Reply<Opened>),
+    OpenSession(Reply<EmbeddedSession>),
     EndSession(SessionId, Option<Reply<()>>),
     TakeSeat {
         seat: SeatName,

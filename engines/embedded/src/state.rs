@@ -9,7 +9,7 @@ use hydrant_ports::{EngineError, Expect, Key, Prefix, State, Watch};
 use crate::error::too_large;
 use crate::image::{Life, Record};
 use crate::queue::{Command, Port, Write};
-use crate::writer::Core;
+use crate::store::Core;
 
 pub(crate) struct EmbeddedState(Arc<Core>);
 

@@ -1,24 +1,28 @@
 //! The one thread that changes anything: it takes all commands that wait, decides them in order,
 //! makes what has to last durable in one commit, and only then shows and answers them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::thread::JoinHandle;
+mod batch;
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hydrant_ports::coordination::{Holder, SeatName, SessionState};
-use hydrant_ports::state::Under;
-use hydrant_ports::{EngineError, ErrorKind, Expect, Key};
-use hydrant_runtime::Clock;
+use hydrant_ports::{EngineError, Key};
 use tokio::sync::watch;
 
-use crate::coordination::EmbeddedSeat;
-use crate::disk::{Changes, Disk, Medium, StoreFile, Stored};
-use crate::error::{closed, conflict, session_closed, too_large, unavailable};
-use crate::image::{Image, Life, Record, SessionId, SharedImage, cost};
-use crate::queue::{Command, Opened, Port, Queue, Reply, Taken, Write, Written};
-use crate::seats::{Holders, Lines, Waiter};
-use crate::{Config, Limits, OpenError};
+use crate::coordination::{EmbeddedSeat, EmbeddedSession};
+use crate::disk::{Changes, Disk, Stored};
+use crate::error::{session_closed, too_large, unavailable};
+use crate::image::{Image, Life, Record, SessionId};
+use crate::queue::{Command, Port, Queue, Reply, Taken};
+use crate::seats::{Lines, Waiter};
+use crate::store::Shared;
+
+use batch::Batch;
 
 /// Revisions are reserved on the disk in blocks of this many, so that ephemeral keys, which never
 /// touch the disk, have growing ones too.
@@ -31,105 +35,13 @@ const LONGEST_NAP: Duration = Duration::from_millis(250);
 /// The most keys that run out in one commit.
 const MAX_SWEEP: usize = 4096;
 
-/// What everybody reads and the writer changes.
-pub(crate) struct Shared {
-    pub(crate) coordination: SharedImage,
-    pub(crate) state: SharedImage,
-    pub(crate) holders: Holders,
-    pub(crate) limits: Limits,
-    marks: RwLock<HashMap<Key, u64>>,
-    clock: Clock,
-}
-
-impl Shared {
-    pub(crate) fn now_ms(&self) -> i64 {
-        self.clock.unix_ms()
-    }
-
-    pub(crate) fn mark(&self, mark: &Key) -> u64 {
-        let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
-        marks.get(mark).copied().unwrap_or(0)
-    }
-
-    fn image(&self, port: Port) -> &SharedImage {
-        match port {
-            Port::Coordination => &self.coordination,
-            Port::State => &self.state,
-        }
-    }
-}
-
-/// An open store: the way to the writer, and what is read.
-pub(crate) struct Core {
-    shared: Arc<Shared>,
-    queue: Arc<Queue>,
-    ended: watch::Receiver<()>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Core {
-    pub(crate) fn open(config: Config) -> Result<Self, OpenError> {
-        let medium = Box::new(StoreFile(config.path.clone()));
-        Self::open_on(medium, config)
-    }
-
-    pub(crate) fn open_on(medium: Box<dyn Medium>, config: Config) -> Result<Self, OpenError> {
-        let (disk, stored) = Disk::open(medium)?;
-        let queue = Arc::new(Queue::new());
-        let mut writer = Writer::new(disk, queue.clone(), &config);
-        writer.adopt(stored);
-        let shared = writer.shared.clone();
-        let (end, ended) = watch::channel(());
-        let thread = std::thread::Builder::new()
-            .name("hydrant-store".to_owned())
-            .spawn(move || {
-                writer.run();
-                drop(writer);
-                drop(end);
-            })
-            .map_err(|error| OpenError::io(&config.path, error))?;
-        Ok(Self {
-            shared,
-            queue,
-            ended,
-            thread: Some(thread),
-        })
-    }
-
-    pub(crate) fn queue(&self) -> &Arc<Queue> {
-        &self.queue
-    }
-
-    /// What can be read while the store is open.
-    pub(crate) fn shared(&self) -> Result<&Shared, EngineError> {
-        if self.queue.is_closed() {
-            return Err(closed());
-        }
-        Ok(&self.shared)
-    }
-
-    pub(crate) async fn close(&self) {
-        self.queue.close();
-        // The sender is dropped behind the file.
-        let _ = self.ended.clone().changed().await;
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        self.queue.close();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 struct OpenSession {
     state: watch::Sender<SessionState>,
     keys: HashSet<Key>,
 }
 
-struct Writer {
+/// The thread's own; nobody else changes anything.
+pub(crate) struct Writer {
     disk: Disk,
     queue: Arc<Queue>,
     shared: Arc<Shared>,
@@ -146,77 +58,12 @@ struct Writer {
     last_number: u64,
 }
 
-/// An answer that waits for the commit; it is told why there was none.
-type Answer = Box<dyn FnOnce(Option<&str>) + Send>;
-
-/// What is decided and not yet durable. Discarded as a whole when the commit fails.
-struct Batch {
-    now_ms: i64,
-    coordination: BTreeMap<Key, Option<Record>>,
-    state: BTreeMap<Key, Option<Record>>,
-    marks: HashMap<Key, u64>,
-    epochs: HashMap<Key, u64>,
-    reserved: Option<u64>,
-    /// How much larger the ports are behind it, in bytes.
-    growth: [isize; 2],
-    answers: Vec<Answer>,
-    grants: Vec<(SeatName, Waiter, u64)>,
-}
-
-impl Batch {
-    fn new(now_ms: i64) -> Self {
-        Self {
-            now_ms,
-            coordination: BTreeMap::new(),
-            state: BTreeMap::new(),
-            marks: HashMap::new(),
-            epochs: HashMap::new(),
-            reserved: None,
-            growth: [0; 2],
-            answers: Vec::new(),
-            grants: Vec::new(),
-        }
-    }
-
-    fn keys(&self, port: Port) -> &BTreeMap<Key, Option<Record>> {
-        match port {
-            Port::Coordination => &self.coordination,
-            Port::State => &self.state,
-        }
-    }
-
-    fn keys_mut(&mut self, port: Port) -> &mut BTreeMap<Key, Option<Record>> {
-        match port {
-            Port::Coordination => &mut self.coordination,
-            Port::State => &mut self.state,
-        }
-    }
-
-    /// Answers once the batch is durable.
-    fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, result: Result<T, EngineError>) {
-        self.answers.push(Box::new(move |failure| {
-            // Who asked may have left.
-            let _ = reply.send(match failure {
-                None => result,
-                Some(why) => Err(unavailable(why)),
-            });
-        }));
-    }
-}
-
 impl Writer {
-    fn new(disk: Disk, queue: Arc<Queue>, config: &Config) -> Self {
-        Self {
+    pub(crate) fn new(disk: Disk, stored: Stored, queue: Arc<Queue>, shared: Arc<Shared>) -> Self {
+        let mut writer = Self {
             disk,
             queue,
-            shared: Arc::new(Shared {
-                coordination: SharedImage::default(),
-                state: SharedImage::default(),
-                holders: Holders::default(),
-                limits: config.limits,
-                marks: RwLock::default(),
-                clock: config.clock.clone(),
-            }),
+            shared,
             revision: 0,
             reserved: 0,
             epochs: HashMap::new(),
@@ -225,10 +72,13 @@ impl Writer {
             lines: Lines::default(),
             expiries: BTreeSet::new(),
             last_number: 0,
-        }
+        };
+        writer.adopt(stored);
+        writer
     }
 
-    fn run(&mut self) {
+    /// Serves until the queue is closed and empty.
+    pub(crate) fn run(&mut self) {
         loop {
             let taken = self.queue.take(self.nap());
             let last = taken.last;
@@ -275,8 +125,8 @@ impl Writer {
                 batch.answer(reply, result);
             }
             Command::OpenSession(reply) => {
-                let result = self.open_session();
-                batch.answer(reply, result);
+                // Nothing of it has to last, so nothing has to be waited for.
+                let _ = reply.send(self.open_session());
             }
             Command::EndSession(session, reply) => {
                 self.end_session(session);
@@ -310,147 +160,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, write: Write, batch: &mut Batch) -> Result<Written, EngineError> {
-        if write.session.is_some_and(|session| !self.is_open(session)) {
-            return Err(session_closed());
-        }
-        if let Some(under) = &write.under {
-            self.check_epoch(under, batch)?;
-        }
-        let old = self.current(write.port, &write.key, batch);
-        check_owner(&write, old.as_ref())?;
-        check_expected(&write, old.as_ref())?;
-        self.check_room(&write, old.as_ref(), batch)?;
-        if let Some(under) = &write.under {
-            self.stage_mark(under, batch)?;
-        }
-        let existed = old.is_some();
-        let record = self.record(&write, batch);
-        let revision = record.as_ref().map_or(0, |record| record.revision);
-        if existed || record.is_some() {
-            self.stage(write.port, write.key, record, batch);
-        }
-        Ok(Written { revision, existed })
-    }
-
-    /// What the key will be; takes a revision for it.
-    fn record(&mut self, write: &Write, batch: &mut Batch) -> Option<Record> {
-        let value = write.value.clone()?;
-        let life = match (write.session, write.ttl) {
-            (Some(session), _) => Life::Session(session),
-            (None, Some(ttl)) => Life::Until(end_of(ttl, batch.now_ms)),
-            (None, None) => Life::Kept,
-        };
-        Some(Record {
-            value,
-            revision: self.next_revision(batch),
-            life,
-        })
-    }
-
-    fn next_revision(&mut self, batch: &mut Batch) -> u64 {
-        self.revision += 1;
-        if self.revision > batch.reserved.unwrap_or(self.reserved) {
-            batch.reserved = Some(self.revision + RESERVE);
-        }
-        self.revision
-    }
-
-    /// What a key is behind what is decided already; `None` also when its time is over.
-    fn current(&self, port: Port, key: &Key, batch: &Batch) -> Option<Record> {
-        let record = self.latest(port, key, batch)?;
-        (!record.is_over(batch.now_ms)).then_some(record)
-    }
-
-    fn latest(&self, port: Port, key: &Key, batch: &Batch) -> Option<Record> {
-        match batch.keys(port).get(key) {
-            Some(decided) => decided.clone(),
-            None => self.shared.image(port).read().get(key).cloned(),
-        }
-    }
-
-    fn stage(&self, port: Port, key: Key, record: Option<Record>, batch: &mut Batch) {
-        let cost_of = |record: &Option<Record>| {
-            let record = record.as_ref();
-            record.map_or(0, |record| cost(&key, record.value.len()) as isize)
-        };
-        let growth = cost_of(&record) - cost_of(&self.latest(port, &key, batch));
-        batch.growth[port as usize] += growth;
-        batch.keys_mut(port).insert(key, record);
-    }
-
-    fn check_room(
-        &self,
-        write: &Write,
-        old: Option<&Record>,
-        batch: &Batch,
-    ) -> Result<(), EngineError> {
-        let Some(value) = &write.value else {
-            return Ok(());
-        };
-        let most = match write.port {
-            Port::Coordination => self.shared.limits.coordination,
-            Port::State => self.shared.limits.state,
-        };
-        let held = self.shared.image(write.port).read().bytes();
-        let held = held.saturating_add_signed(batch.growth[write.port as usize]);
-        let old_cost = old.map_or(0, |old| cost(&write.key, old.value.len()));
-        let new_cost = cost(&write.key, value.len());
-        if new_cost > old_cost && held - old_cost.min(held) + new_cost > most {
-            return Err(too_large(format!(
-                "the store is full: it may hold {most} bytes; delete keys first"
-            )));
-        }
-        Ok(())
-    }
-
-    fn known_epoch(&self, mark: &Key, batch: &Batch) -> u64 {
-        let decided = batch.marks.get(mark).copied();
-        decided.unwrap_or_else(|| self.shared.mark(mark))
-    }
-
-    fn check_epoch(&self, under: &Under, batch: &Batch) -> Result<(), EngineError> {
-        let known = self.known_epoch(&under.mark, batch);
-        if under.epoch < known {
-            let message = format!(
-                "epoch {} of {} is over: {known} is known",
-                under.epoch, under.mark
-            );
-            return Err(EngineError::new(ErrorKind::Superseded { known }, message));
-        }
-        Ok(())
-    }
-
-    fn raise(&self, under: &Under, batch: &mut Batch) -> Result<(), EngineError> {
-        self.check_epoch(under, batch)?;
-        self.stage_mark(under, batch)
-    }
-
-    fn stage_mark(&self, under: &Under, batch: &mut Batch) -> Result<(), EngineError> {
-        let known = self.known_epoch(&under.mark, batch);
-        if under.epoch == known {
-            return Ok(());
-        }
-        let marks = self
-            .shared
-            .marks
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        if known == 0 && marks.len() + batch.marks.len() >= self.shared.limits.names {
-            return Err(self.too_many_names("marks"));
-        }
-        batch.marks.insert(under.mark.clone(), under.epoch);
-        Ok(())
-    }
-
-    fn too_many_names(&self, what: &str) -> EngineError {
-        too_large(format!(
-            "{} names of {what} are known already, and none is ever forgotten",
-            self.shared.limits.names
-        ))
-    }
-
-    fn open_session(&mut self) -> Result<Opened, EngineError> {
+    fn open_session(&mut self) -> Result<EmbeddedSession, EngineError> {
         if self.sessions.len() >= self.shared.limits.sessions {
             return Err(too_large(format!(
                 "{} sessions are open already",
@@ -464,9 +174,10 @@ impl Writer {
             keys: HashSet::new(),
         };
         self.sessions.insert(self.last_number, session);
-        Ok(Opened {
-            session: self.last_number,
+        Ok(EmbeddedSession {
+            id: self.last_number,
             state,
+            queue: self.queue.clone(),
         })
     }
 
@@ -613,12 +324,7 @@ impl Writer {
         self.reserved = batch.reserved.unwrap_or(self.reserved);
         self.epochs.extend(pairs(&batch.epochs));
         if !batch.marks.is_empty() {
-            let mut marks = self
-                .shared
-                .marks
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            marks.extend(pairs(&batch.marks));
+            self.shared.marks_mut().extend(pairs(&batch.marks));
         }
         for port in [Port::Coordination, Port::State] {
             self.show_keys(port, batch);
@@ -709,11 +415,7 @@ impl Writer {
         self.reserved = stored.reserved;
         self.revision = self.revision.max(stored.reserved).max(highest);
         self.epochs = stored.epochs;
-        *self
-            .shared
-            .marks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = stored.marks;
+        *self.shared.marks_mut() = stored.marks;
         self.adopt_keys(Port::Coordination, stored.kept);
         self.adopt_keys(Port::State, stored.state);
     }
@@ -748,41 +450,6 @@ impl Drop for Writer {
     }
 }
 
-fn check_owner(write: &Write, old: Option<&Record>) -> Result<(), EngineError> {
-    let (Some(old), Some(_)) = (old, &write.value) else {
-        return Ok(());
-    };
-    let key = &write.key;
-    match (old.life, write.session) {
-        (Life::Session(owner), Some(writer)) if owner == writer => Ok(()),
-        (Life::Session(_), Some(_)) => Err(conflict(format!("{key} belongs to another session"))),
-        (Life::Session(_), None) => Err(conflict(format!("{key} is an ephemeral key"))),
-        (_, Some(_)) => Err(conflict(format!("{key} is a kept key"))),
-        (_, None) => Ok(()),
-    }
-}
-
-fn check_expected(write: &Write, old: Option<&Record>) -> Result<(), EngineError> {
-    let key = &write.key;
-    match (write.expect, old) {
-        (Expect::Any, _) | (Expect::Absent, None) => Ok(()),
-        (Expect::Revision(expected), Some(old)) if old.revision == expected => Ok(()),
-        (Expect::Absent, Some(_)) => Err(conflict(format!("{key} is there already"))),
-        (Expect::Revision(expected), Some(old)) => Err(conflict(format!(
-            "{key} is at revision {}, not {expected}",
-            old.revision
-        ))),
-        (Expect::Revision(expected), None) => Err(conflict(format!(
-            "{key} is not there, and revision {expected} was expected"
-        ))),
-    }
-}
-
-fn end_of(ttl: Duration, now_ms: i64) -> i64 {
-    let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
-    now_ms.saturating_add(ttl_ms)
-}
-
 fn pairs<'a, K, V>(map: impl IntoIterator<Item = (&'a K, &'a V)>) -> Vec<(K, V)>
 where
     K: Clone + 'a,
@@ -792,6 +459,3 @@ where
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect()
 }
-
-#[cfg(test)]
-mod tests;

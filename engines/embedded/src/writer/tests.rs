@@ -8,7 +8,7 @@ use hydrant_ports::state::Put;
 use hydrant_ports::{Change, Coordination, ErrorKind, Expect, Key};
 
 use crate::disk::faulty::FaultyDisk;
-use crate::writer::Core;
+use crate::store::Core;
 use crate::{Config, EmbeddedStore};
 
 const TTL: Duration = Duration::from_secs(5);
