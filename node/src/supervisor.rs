@@ -31,8 +31,8 @@ use slot::{Slot, StopPlan};
 /// How long a replacement may take to be ready before what it replaces is stopped all the same.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// At shutdown: until SIGTERM, and from there until SIGKILL.
-const SHUTDOWN_DRAIN: Duration = Duration::from_millis(1500);
-const SHUTDOWN_STOP: Duration = Duration::from_millis(2000);
+const SHUTDOWN_DRAIN: Duration = Duration::from_millis(1300);
+const SHUTDOWN_STOP: Duration = Duration::from_millis(1700);
 
 /// The processes of this server's services. Dropping it leaves them running, for the next
 /// supervisor on the same data folder to take over.
@@ -142,7 +142,7 @@ impl Supervisor {
         services
     }
 
-    /// Drains and stops every process, all at once, and kills what is left after 3.5 seconds.
+    /// Drains and stops every process, all at once, and kills what is left after 3 seconds.
     /// Returns when none runs; nothing is started any more. To be called while the node still
     /// answers its services, which end by telling it.
     pub async fn shutdown(&self) {
