@@ -168,3 +168,96 @@ fn silent_node() -> Error {
         "the node did not answer in time",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use tokio::time::{Instant, advance, sleep};
+
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(3);
+
+    /// The clock of the paused runtime of the test that runs on this thread.
+    fn paused() -> SteadyClock {
+        thread_local! {
+            static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        }
+        SteadyClock::from_fn(|| START.with(|start| start.elapsed()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_before_the_node_gives_it_away() {
+        let clock = paused();
+        let asked = clock.now();
+        // The answer took a while: what counts is when we asked.
+        advance(Duration::from_millis(500)).await;
+        let validity = Validity::new(clock, asked, TTL);
+        validity.over().await;
+        let after = clock.now() - asked;
+        assert!(
+            after >= Duration::from_secs(2),
+            "two thirds are ours: {after:?}"
+        );
+        assert!(after < Duration::from_millis(2100), "not more: {after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keep_alives_extend_it_from_when_they_were_sent() {
+        let clock = paused();
+        let validity = Validity::new(clock, clock.now(), TTL);
+        for _ in 0..10 {
+            sleep(TTL / 4).await;
+            let asked = clock.now();
+            sleep(TTL / 8).await;
+            assert!(validity.extend(asked, TTL));
+        }
+        let last = clock.now() - TTL / 8;
+        validity.over().await;
+        let after = clock.now() - last;
+        assert!((2000..2100).contains(&after.as_millis()), "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_was_stopped_knows_at_once_and_for_good() {
+        let clock = paused();
+        let asked = clock.now();
+        let validity = Validity::new(clock, asked, TTL);
+        // Nothing of the process ran meanwhile: no timer has fired when it looks.
+        advance(Duration::from_secs(60)).await;
+        assert!(validity.is_over());
+        assert!(
+            !validity.extend(clock.now(), TTL),
+            "a late answer revives nothing"
+        );
+        assert!(validity.is_over());
+    }
+
+    proptest! {
+        #[test]
+        fn once_over_it_stays_over(steps in proptest::collection::vec((0u64..3000, any::<bool>()), 1..40)) {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let clock = paused();
+                let mut asked = clock.now();
+                let validity = Validity::new(clock, asked, TTL);
+                let mut was_over = false;
+                for (wait, beat) in steps {
+                    advance(Duration::from_millis(wait)).await;
+                    was_over |= clock.now() >= asked + own_share(TTL);
+                    if beat && validity.extend(clock.now(), TTL) {
+                        asked = clock.now();
+                    }
+                    prop_assert_eq!(validity.is_over(), was_over);
+                }
+                Ok(())
+            })?;
+        }
+    }
+}

@@ -17,8 +17,6 @@ mod seat;
 mod server;
 mod service;
 mod state;
-#[cfg(test)]
-mod testing;
 mod transport;
 mod watching;
 

@@ -156,8 +156,9 @@ impl Registration {
 
     async fn wait_for(&self, condition: impl Fn(&Status) -> bool) -> Status {
         let mut status = self.status.clone();
-        match status.wait_for(|status| condition(status)).await {
-            Ok(status) => status.clone(),
+        let found = status.wait_for(|status| condition(status)).await;
+        match found.map(|status| status.clone()) {
+            Ok(status) => status,
             // The task lives as long as this handle: it can't be gone.
             Err(_) => std::future::pending().await,
         }

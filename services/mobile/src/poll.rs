@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::VERSION;
 use crate::fetch::Fetcher;
-use crate::snapshot::{Found, KEY, Outcome, Snapshot, Validator};
+use crate::snapshot::{KEY, Outcome, Snapshot, Validator};
 use crate::sources::{SOURCES, Source, Sources};
 
 /// The election that decides who polls.
@@ -113,7 +113,7 @@ impl Poller {
                     polls.push(self.poll(polled.source, polled.started + wait, validator));
                 }
                 () = tokio::time::sleep(REWRITE), if board.dirty => {}
-                else => return Error::new(Code::Internal, "no_sources", "there is nothing to poll"),
+                else => std::future::pending().await,
             }
             if let Err(error) = board.write(&state).await {
                 if error.code == Code::Aborted || error.code == Code::PermissionDenied {
@@ -239,6 +239,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::snapshot::Found;
     use crate::sources::Location;
 
     fn board() -> Board {
