@@ -22,7 +22,7 @@ const STOP: Duration = Duration::from_secs(10);
 
 /// A service as its author declares it: its name and version, and what it answers.
 ///
-/// ```ignore
+/// ```text
 /// Service::new(Tier::Service, "greeter", "1.0.0")?
 ///     .endpoint(GREETER_GREET_SPEC, greet)
 ///     .run()

@@ -9,7 +9,7 @@
 //!
 //! The service then has its messages, traits and clients by
 //!
-//! ```ignore
+//! ```text
 //! mod proto {
 //!     connectrpc::include_generated!();
 //! }
