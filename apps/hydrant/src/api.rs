@@ -42,10 +42,15 @@ impl Api {
             Ok(token) if !token.is_empty() => Some(token),
             // The operator's token opens everything: it does not leave this machine.
             _ if !is_here(&url) => None,
-            _ => folder.as_deref().map(data::operator_token).transpose()?.flatten(),
+            _ => folder
+                .as_deref()
+                .map(data::operator_token)
+                .transpose()?
+                .flatten(),
         };
         let api = Self::new(url, token)?;
-        api.reach(folder.as_deref().filter(|_| global.url.is_none())).await?;
+        api.reach(folder.as_deref().filter(|_| global.url.is_none()))
+            .await?;
         Ok(api)
     }
 
@@ -55,7 +60,10 @@ impl Api {
     }
 
     fn new(url: String, token: Option<String>) -> Result<Self> {
-        let uri = url.parse::<reqwest::Url>().ok().filter(|url| url.scheme() == "http");
+        let uri = url
+            .parse::<reqwest::Url>()
+            .ok()
+            .filter(|url| url.scheme() == "http");
         let uri = uri.and_then(|_| url.parse().ok()).ok_or_else(|| {
             wrong(
                 "bad_url",
@@ -80,7 +88,11 @@ impl Api {
     /// Fails with one clear line when nobody listens.
     async fn reach(&self, folder: Option<&Path>) -> Result<()> {
         let url: reqwest::Url = self.url.parse().expect("checked when it was made");
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let host = url
+            .host_str()
+            .unwrap_or_default()
+            .trim_matches(['[', ']'])
+            .to_owned();
         let port = url.port_or_known_default().unwrap_or(80);
         let connect = tokio::net::TcpStream::connect((host, port));
         match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
@@ -118,7 +130,10 @@ impl Api {
 /// Whether the URL is one of this machine.
 fn is_here(url: &str) -> bool {
     let url = url.parse::<reqwest::Url>().ok();
-    let host = url.as_ref().and_then(|url| url.host_str()).unwrap_or_default();
+    let host = url
+        .as_ref()
+        .and_then(|url| url.host_str())
+        .unwrap_or_default();
     let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
@@ -143,10 +158,19 @@ mod tests {
 
     #[test]
     fn only_this_machine_gets_the_operators_token() {
-        for here in ["http://127.0.0.1:8081", "http://[::1]:1", "http://localhost:1"] {
+        for here in [
+            "http://127.0.0.1:8081",
+            "http://[::1]:1",
+            "http://localhost:1",
+        ] {
             assert!(is_here(here), "{here}");
         }
-        for away in ["http://10.0.0.1:1", "http://localhost.example:1", "http://127.0.0.1@x:1", "x"] {
+        for away in [
+            "http://10.0.0.1:1",
+            "http://localhost.example:1",
+            "http://127.0.0.1@x:1",
+            "x",
+        ] {
             assert!(!is_here(away), "{away}");
         }
     }

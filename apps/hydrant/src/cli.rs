@@ -127,11 +127,7 @@ pub(crate) struct ListArgs {
 #[derive(Debug, Args)]
 pub(crate) struct StatsArgs {
     /// An instance or the beginning of its id, or a pattern as `list` takes it [default: all]
-    #[arg(
-        value_name = "INSTANCE",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(value_name = "INSTANCE", default_value = "", hide_default_value = true)]
     pub(crate) pattern: String,
 }
 

@@ -168,13 +168,17 @@ impl Service {
     }
 
     fn keep_prefix(&self) -> bool {
-        self.keep_prefix.as_ref().is_some_and(|keep| *keep.get_ref())
+        self.keep_prefix
+            .as_ref()
+            .is_some_and(|keep| *keep.get_ref())
     }
 
     fn check(&self) -> Result<(), Mistake> {
         let (command, instances) = (self.command.get_ref(), *self.instances.get_ref());
-        if command.first().is_none_or(String::is_empty) || command.iter().any(|a| a.contains('\0')) {
-            let message = "`command` is the program and its arguments, as [\"python3\", \"app.py\"]";
+        if command.first().is_none_or(String::is_empty) || command.iter().any(|a| a.contains('\0'))
+        {
+            let message =
+                "`command` is the program and its arguments, as [\"python3\", \"app.py\"]";
             return Err((self.command.span().start, message.into()));
         }
         if instances > MAX_INSTANCES {
@@ -193,7 +197,10 @@ impl Service {
             let text = name.get_ref();
             let at = name.span().start;
             if text.is_empty() || text.contains(['=', '\0']) {
-                return Err((at, "this can't be the name of an environment variable".into()));
+                return Err((
+                    at,
+                    "this can't be the name of an environment variable".into(),
+                ));
             }
             if text == "PORT" || text.starts_with("HYDRANT_") && text != "HYDRANT_LOG" {
                 return Err((at, format!("`{text}` is set by the node; take it out")));
@@ -229,7 +236,10 @@ impl Service {
         let command = self.command.get_ref().clone();
         let usual = ServiceSpec::new(self.id(), self.version.clone(), command);
         let stop_timeout = self.stop_timeout.as_ref().map(|wait| wait.get_ref().get());
-        let env = self.env.iter().map(|(name, value)| (name.get_ref().clone(), value.clone()));
+        let env = self
+            .env
+            .iter()
+            .map(|(name, value)| (name.get_ref().clone(), value.clone()));
         ServiceSpec {
             sdk: self.sdk,
             instances: *self.instances.get_ref(),
@@ -303,8 +313,12 @@ impl CpuShare {
 impl<'de> Deserialize<'de> for CpuShare {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let value = toml::Value::deserialize(from)?;
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok());
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        let number = text
+            .strip_suffix('%')
+            .and_then(|number| number.trim_end().parse().ok());
         match number {
             Some(percent @ 1..=100_000) => Ok(Self { percent }),
             _ => Err(serde::de::Error::custom(format!(
@@ -355,7 +369,10 @@ cpu = "50%"
         assert_eq!(file.node.workers(), Some(4));
         let spec = &file.specs()[0];
         assert_eq!(spec.id.to_string(), "api/files");
-        assert_eq!((spec.instances, spec.sdk, spec.keep_prefix), (3, false, false));
+        assert_eq!(
+            (spec.instances, spec.sdk, spec.keep_prefix),
+            (3, false, false)
+        );
         assert_eq!(spec.routes, ["/api/files/"]);
         assert_eq!(spec.env["LANG"], "C");
         assert_eq!(spec.limits.memory, Some(256 << 20));
@@ -374,29 +391,64 @@ cpu = "50%"
         let service = "[[service]]\nname = \"a\"\ntier = \"api\"\nversion = \"1.0.0\"\n";
         let with = |rest: &str| format!("{service}command = [\"x\"]\n{rest}");
         for (text, place, part) in [
-            ("[node]\nsever = \"a\"".into(), "2:1", "unknown field `sever`"),
+            (
+                "[node]\nsever = \"a\"".into(),
+                "2:1",
+                "unknown field `sever`",
+            ),
             ("[node]\ngrace = \"30\"".into(), "2:9", "as 500ms or 30s"),
             ("[node]\ngrace = 30".into(), "2:9", "as 500ms or 30s"),
             ("[node]\ngrace = \"2h\"".into(), "2:9", "at most 1h"),
-            ("[node]\npublic = \"8080\"".into(), "2:10", "as 127.0.0.1:8080"),
+            (
+                "[node]\npublic = \"8080\"".into(),
+                "2:10",
+                "as 127.0.0.1:8080",
+            ),
             ("[node]\nworkers = 0".into(), "2:11", "1 to 256"),
             ("[node\n".into(), "1:6", ""),
-            ("[[service]]\nname = \"A b\"".into(), "2:8", "not a service name"),
-            ("[[service]]\nname = \"a\"\ntier = \"x\"".into(), "3:8", "unknown variant `x`"),
+            (
+                "[[service]]\nname = \"A b\"".into(),
+                "2:8",
+                "not a service name",
+            ),
+            (
+                "[[service]]\nname = \"a\"\ntier = \"x\"".into(),
+                "3:8",
+                "unknown variant `x`",
+            ),
             (service.into(), "1:1", "missing field `command`"),
-            (format!("{service}command = []"), "5:11", "the program and its arguments"),
+            (
+                format!("{service}command = []"),
+                "5:11",
+                "the program and its arguments",
+            ),
             (with("instances = 5000"), "6:13", "at most 1000"),
             (with("route = \"/api/b/\""), "6:9", "/TIER/SERVICE/"),
             (with("health = \"healthz\""), "6:10", "\"/healthz\""),
-            (with("sdk = true\nroute = \"/api/a/\""), "7:9", "take this line out"),
-            (with("[service.env]\nPORT = \"80\""), "7:1", "set by the node"),
+            (
+                with("sdk = true\nroute = \"/api/a/\""),
+                "7:9",
+                "take this line out",
+            ),
+            (
+                with("[service.env]\nPORT = \"80\""),
+                "7:1",
+                "set by the node",
+            ),
             (with("[service.limits]\nmemory = 512"), "7:10", "as 512MB"),
             (with("[service.limits]\ncpu = 0.5"), "7:7", "as 50% or 200%"),
-            (with("[service.limits]\nmemroy = \"1MB\""), "7:1", "unknown field `memroy`"),
+            (
+                with("[service.limits]\nmemroy = \"1MB\""),
+                "7:1",
+                "unknown field `memroy`",
+            ),
             (format!("{}{}", with(""), with("")), "7:8", "twice"),
         ] {
             let error = parse(&text).unwrap_err();
-            assert!(error.starts_with(&format!("h.toml:{place}: ")), "{text}: {error}");
+            assert!(
+                error.starts_with(&format!("h.toml:{place}: ")),
+                "{text}: {error}"
+            );
             assert!(error.contains(part), "{text}: {error}");
             assert!(!error.contains('\n'), "{error}");
         }

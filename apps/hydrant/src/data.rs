@@ -89,7 +89,9 @@ impl Held {
     pub(crate) fn take(data: &Path) -> Result<Self> {
         make(data)?;
         // Absolute, so that it means the same to processes with another working folder.
-        let data = data.canonicalize().map_err(|error| unusable(data, &error))?;
+        let data = data
+            .canonicalize()
+            .map_err(|error| unusable(data, &error))?;
         let path = data.join("lock");
         let lock = File::options()
             .create(true)

@@ -98,10 +98,6 @@ impl From<hydrant_contracts::InvalidName> for Failure {
 impl From<hydrant_runtime::config::ConfigError> for Failure {
     fn from(error: hydrant_runtime::config::ConfigError) -> Self {
         let code = Code::InvalidArgument;
-        Failure::Error(Error::new(
-            code,
-            "invalid_configuration",
-            error.to_string(),
-        ))
+        Failure::Error(Error::new(code, "invalid_configuration", error.to_string()))
     }
 }

@@ -39,7 +39,11 @@ fn path(endpoint: &str) -> Result<String> {
 }
 
 fn read_request(text: &str) -> Result<Value> {
-    let text = if text == "-" { read_input()? } else { text.to_owned() };
+    let text = if text == "-" {
+        read_input()?
+    } else {
+        text.to_owned()
+    };
     serde_json::from_str(&text).map_err(|error| {
         let message = format!("the request is not JSON: {error}");
         Error::new(Code::InvalidArgument, "bad_json", message)
@@ -130,8 +134,12 @@ fn refusal(status: u16, body: &[u8]) -> Error {
 fn problem(status: u16, detail: &str, answer: &Value) -> Error {
     let code = serde_json::from_value(answer["code"].clone());
     let reason = answer["reason"].as_str().unwrap_or("http_error").to_owned();
-    Error::new(code.unwrap_or_else(|_| inferred_code(status)), reason, detail)
-        .mend(answer["mend"].as_str().unwrap_or_default())
+    Error::new(
+        code.unwrap_or_else(|_| inferred_code(status)),
+        reason,
+        detail,
+    )
+    .mend(answer["mend"].as_str().unwrap_or_default())
 }
 
 /// The code of an answer without one, as Connect clients infer it.
@@ -155,7 +163,10 @@ mod tests {
         for (given, expected) in [
             ("hydrant.v1.Node/Health", "/hydrant.v1.Node/Health"),
             ("/hydrant.v1.Node/Health", "/hydrant.v1.Node/Health"),
-            ("/service/greeter/greet.v1.Greet/Hello", "/service/greeter/greet.v1.Greet/Hello"),
+            (
+                "/service/greeter/greet.v1.Greet/Hello",
+                "/service/greeter/greet.v1.Greet/Hello",
+            ),
             ("/api/mobile/v1/init", "/api/mobile/v1/init"),
         ] {
             assert_eq!(path(given).unwrap(), expected);
@@ -171,7 +182,10 @@ mod tests {
         assert_eq!(refusal(404, &own.to_connect_json()), own);
         assert_eq!(refusal(404, &own.to_problem_json()), own);
         let foreign = refusal(403, br#"{"title": "No", "detail": "not you"}"#);
-        assert_eq!((foreign.code, &*foreign.message), (Code::PermissionDenied, "not you"));
+        assert_eq!(
+            (foreign.code, &*foreign.message),
+            (Code::PermissionDenied, "not you")
+        );
         let plain = refusal(502, b"<html>");
         assert_eq!(plain.code, Code::Unavailable);
         assert_eq!(plain.message, "the answer was HTTP 502");

@@ -61,14 +61,31 @@ fn page(explained: &proto::ExplainResponse, output: &Output) -> Result<()> {
 fn headline(explained: &proto::ExplainResponse, output: &Output) -> String {
     if explained.outcome != "forward" {
         let (status, reason) = (explained.status, printable(&explained.reason));
-        return format!("{} with {status} {reason}", output.paint(Style::Bad, "refuse"));
+        return format!(
+            "{} with {status} {reason}",
+            output.paint(Style::Bad, "refuse")
+        );
     }
-    let (chosen, path) = (printable(&explained.chosen), printable(&explained.upstream_path));
-    format!("{} to {chosen}, which sees {path}", output.paint(Style::Good, "forward"))
+    let (chosen, path) = (
+        printable(&explained.chosen),
+        printable(&explained.upstream_path),
+    );
+    format!(
+        "{} to {chosen}, which sees {path}",
+        output.paint(Style::Good, "forward")
+    )
 }
 
 fn candidates(explained: &proto::ExplainResponse) -> Table {
-    let columns = &["CANDIDATE", "ADDRESS", "VERSION", "LOAD", "IN FLIGHT", "LATENCY", "VERDICT"];
+    let columns = &[
+        "CANDIDATE",
+        "ADDRESS",
+        "VERSION",
+        "LOAD",
+        "IN FLIGHT",
+        "LATENCY",
+        "VERDICT",
+    ];
     let mut table = Table::new(columns);
     for candidate in &explained.candidates {
         table.row([

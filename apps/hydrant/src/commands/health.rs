@@ -14,7 +14,11 @@ const NOT_WELL: u8 = 5;
 /// Shows whether the node, its engines and its services are well.
 pub(crate) async fn run(global: &Global, output: &Output) -> Result<()> {
     let api = Api::connect(global).await?;
-    let health = api.node().health(proto::HealthRequest::default()).await?.into_owned();
+    let health = api
+        .node()
+        .health(proto::HealthRequest::default())
+        .await?
+        .into_owned();
     if output.json {
         output.json(&document(&health)?)?;
     } else {
@@ -74,10 +78,21 @@ fn services(services: &[proto::SupervisedService]) -> Table {
     let columns = &["SUPERVISED", "VERSION", "WANTED", "RUNNING", "RESTARTS"];
     let mut table = Table::new(columns).numbers_from(2);
     for service in services {
-        let running = service.processes.iter().filter(|process| process.state == "running");
+        let running = service
+            .processes
+            .iter()
+            .filter(|process| process.state == "running");
         let running = running.count() as u32;
-        let style = if running < service.wanted { Style::Bad } else { Style::Plain };
-        let restarts: u32 = service.processes.iter().map(|process| process.restarts).sum();
+        let style = if running < service.wanted {
+            Style::Bad
+        } else {
+            Style::Plain
+        };
+        let restarts: u32 = service
+            .processes
+            .iter()
+            .map(|process| process.restarts)
+            .sum();
         let name = supervised::id(service).map_or(service.service.clone(), |id| id.to_string());
         table.row([
             plain(name),

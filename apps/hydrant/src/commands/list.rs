@@ -20,8 +20,10 @@ pub(crate) async fn run(global: &Global, args: &ListArgs, output: &Output) -> Re
     output.table(&table(&instances, Clock::system().unix_ms()))?;
     let health = api.node().health(proto::HealthRequest::default()).await?;
     let pattern = args.pattern.parse().unwrap_or_default();
-    let notes = details(&instances)
-        .chain(supervised::troubles(&health.into_owned().services, &pattern));
+    let notes = details(&instances).chain(supervised::troubles(
+        &health.into_owned().services,
+        &pattern,
+    ));
     print_notes(notes, output)
 }
 
@@ -113,7 +115,10 @@ pub(crate) struct Shown<'a> {
 impl<'a> From<&'a Instance> for Shown<'a> {
     fn from(instance: &'a Instance) -> Self {
         let methods = instance.methods.iter().map(|method| method.path.as_str());
-        let prefixes = instance.prefixes.iter().map(|prefix| prefix.prefix.as_str());
+        let prefixes = instance
+            .prefixes
+            .iter()
+            .map(|prefix| prefix.prefix.as_str());
         Self {
             instance: instance.id.as_str(),
             service: instance.service.name.as_str(),

@@ -38,9 +38,16 @@ fn print(line: &proto::LogLine, output: &Output) -> Result<()> {
         "warn" => Style::Waiting,
         _ => Style::Plain,
     };
-    let level = if line.level.is_empty() { "-" } else { &line.level };
+    let level = if line.level.is_empty() {
+        "-"
+    } else {
+        &line.level
+    };
     let level = output.paint(style, &format!("{level:<5}"));
     let origin = output.paint(Style::Faint, &printable(&line.instance));
     let message = printable(&line.message);
-    output.text(&format!("{} {origin} {level} {message}\n", time(line.time_unix_ms)))
+    output.text(&format!(
+        "{} {origin} {level} {message}\n",
+        time(line.time_unix_ms)
+    ))
 }

@@ -10,6 +10,7 @@ mod logs;
 mod node;
 pub(crate) mod run;
 mod scale;
+mod serve;
 mod state;
 mod stats;
 pub(crate) mod supervised;

@@ -34,7 +34,10 @@ pub(crate) async fn run(global: &Global, args: &ScaleArgs, output: &Output) -> R
         }));
     }
     let after = count(u64::from(scaled.after), "process", "processes");
-    output.text(&format!("{} has {after}, before {}\n", args.service, scaled.before))
+    output.text(&format!(
+        "{} has {after}, before {}\n",
+        args.service, scaled.before
+    ))
 }
 
 /// How far a service is on its way to the number that is wanted.
@@ -50,7 +53,10 @@ async fn wait(api: &Api, args: &ScaleArgs) -> Result<()> {
     let mut line = ProgressLine::new();
     loop {
         let progress = progress(api, &args.service).await?;
-        line.show(&format!("{}: {} of {wanted} ready", args.service, progress.ready));
+        line.show(&format!(
+            "{}: {} of {wanted} ready",
+            args.service, progress.ready
+        ));
         if progress.ready == wanted && progress.known == wanted {
             line.end();
             return Ok(());
@@ -64,14 +70,30 @@ async fn wait(api: &Api, args: &ScaleArgs) -> Result<()> {
 }
 
 async fn progress(api: &Api, service: &str) -> Result<Progress> {
-    let health = api.node().health(proto::HealthRequest::default()).await?.into_owned();
+    let health = api
+        .node()
+        .health(proto::HealthRequest::default())
+        .await?
+        .into_owned();
     let named = |id: &ServiceId| id.to_string() == service || id.name.as_str() == service;
-    let supervised = health.services.iter().filter_map(supervised::id).find(named);
+    let supervised = health
+        .services
+        .iter()
+        .filter_map(supervised::id)
+        .find(named);
     let instances = list::from_wire(&health.instances)?;
-    let mine = || instances.iter().filter(|one| Some(&one.service) == supervised.as_ref());
-    let pattern = supervised.as_ref().map_or(String::new(), ServiceId::to_string);
+    let mine = || {
+        instances
+            .iter()
+            .filter(|one| Some(&one.service) == supervised.as_ref())
+    };
+    let pattern = supervised
+        .as_ref()
+        .map_or(String::new(), ServiceId::to_string);
     Ok(Progress {
-        ready: mine().filter(|one| one.state == InstanceState::Ready).count(),
+        ready: mine()
+            .filter(|one| one.state == InstanceState::Ready)
+            .count(),
         known: mine().count(),
         troubles: supervised::troubles(&health.services, &pattern.parse().unwrap_or_default()),
     })
@@ -84,11 +106,17 @@ fn held_up(args: &ScaleArgs, progress: &Progress) -> Error {
         progress.ready,
         args.instances,
         progress.known,
-        progress.troubles.first().map_or(String::new(), |trouble| format!(": {trouble}")),
+        progress
+            .troubles
+            .first()
+            .map_or(String::new(), |trouble| format!(": {trouble}")),
     );
     let error = Error::new(Code::DeadlineExceeded, "not_ready_in_time", message);
     if progress.troubles.is_empty() {
-        error.mend(format!("see `hydrant logs {}`; the node goes on trying", args.service))
+        error.mend(format!(
+            "see `hydrant logs {}`; the node goes on trying",
+            args.service
+        ))
     } else {
         error
     }
@@ -102,7 +130,10 @@ struct ProgressLine {
 
 impl ProgressLine {
     fn new() -> Self {
-        Self { terminal: std::io::stderr().is_terminal(), last: String::new() }
+        Self {
+            terminal: std::io::stderr().is_terminal(),
+            last: String::new(),
+        }
     }
 
     fn show(&mut self, text: &str) {

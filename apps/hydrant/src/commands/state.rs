@@ -26,12 +26,23 @@ pub(crate) async fn run(global: &Global, args: &StateArgs, output: &Output) -> R
         _ => None,
     };
     let api = Api::connect(global).await?;
-    let state = State { api, namespace, output };
+    let state = State {
+        api,
+        namespace,
+        output,
+    };
     match &args.command {
         StateCommand::Get { key } => state.get(key).await,
-        StateCommand::Put { key, ttl, if_revision, .. } => {
+        StateCommand::Put {
+            key,
+            ttl,
+            if_revision,
+            ..
+        } => {
             let ttl_ms = ttl.map_or(0, |ttl| ttl.get().as_millis() as u64);
-            state.put(key, value.unwrap_or_default(), ttl_ms, *if_revision).await
+            state
+                .put(key, value.unwrap_or_default(), ttl_ms, *if_revision)
+                .await
         }
         StateCommand::List { prefix } => state.list(prefix).await,
         StateCommand::Watch { prefix } => state.watch(prefix).await,
@@ -85,7 +96,13 @@ impl State<'_> {
         self.output.bytes(&entry.value)
     }
 
-    async fn put(&self, key: &str, value: Vec<u8>, ttl_ms: u64, only_at: Option<u64>) -> Result<()> {
+    async fn put(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        ttl_ms: u64,
+        only_at: Option<u64>,
+    ) -> Result<()> {
         let (namespace, key) = (self.namespace.clone(), key.to_owned());
         let state = self.api.state();
         let put = match only_at {
@@ -101,8 +118,13 @@ impl State<'_> {
                 state.compare_and_put(request).await?
             }
             None => {
-                let request =
-                    proto::PutRequest { namespace, key, value, ttl_ms, ..Default::default() };
+                let request = proto::PutRequest {
+                    namespace,
+                    key,
+                    value,
+                    ttl_ms,
+                    ..Default::default()
+                };
                 state.put(request).await?
             }
         };
@@ -124,7 +146,10 @@ impl State<'_> {
                 ..Default::default()
             };
             let page = self.api.state().list(request).await?.into_owned();
-            after = page.entries.last().map_or(String::new(), |entry| entry.key.clone());
+            after = page
+                .entries
+                .last()
+                .map_or(String::new(), |entry| entry.key.clone());
             entries.extend(page.entries);
             if !page.more || after.is_empty() {
                 break;
@@ -165,7 +190,10 @@ impl State<'_> {
             Event::Removed(key) if output.json => {
                 output.json(&json!({ "event": "removed", "key": key }))
             }
-            Event::All(all) => all.entries.iter().try_for_each(|entry| self.show_put(entry)),
+            Event::All(all) => all
+                .entries
+                .iter()
+                .try_for_each(|entry| self.show_put(entry)),
             Event::Put(entry) => self.show_put(&entry),
             Event::Removed(key) => output.text(&format!("removed  {}\n", printable(&key))),
         }
@@ -173,7 +201,10 @@ impl State<'_> {
 
     fn show_put(&self, entry: &proto::Entry) -> Result<()> {
         let (key, value) = (printable(&entry.key), preview(&entry.value));
-        self.output.text(&format!("put      {key}  revision {}  {value}\n", entry.revision))
+        self.output.text(&format!(
+            "put      {key}  revision {}  {value}\n",
+            entry.revision
+        ))
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

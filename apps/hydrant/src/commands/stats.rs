@@ -33,13 +33,24 @@ pub(crate) async fn run(global: &Global, args: &StatsArgs, output: &Output) -> R
 
 fn no_such_instance(pattern: &str) -> Error {
     let message = format!("no instance matches `{pattern}`");
-    Error::new(Code::NotFound, "no_such_instance", message).mend("see which there are: `hydrant list`")
+    Error::new(Code::NotFound, "no_such_instance", message)
+        .mend("see which there are: `hydrant list`")
 }
 
 fn table(instances: &[proto::InstanceStats]) -> Table {
     let columns = &[
-        "INSTANCE", "SERVICE", "TIER", "REQUESTS", "PER S", "IN FLIGHT", "ERRORS", "P50", "P90",
-        "P99", "RETRIES", "EJECTIONS",
+        "INSTANCE",
+        "SERVICE",
+        "TIER",
+        "REQUESTS",
+        "PER S",
+        "IN FLIGHT",
+        "ERRORS",
+        "P50",
+        "P90",
+        "P99",
+        "RETRIES",
+        "EJECTIONS",
     ];
     let mut table = Table::new(columns).numbers_from(3);
     for stats in instances {
@@ -62,7 +73,10 @@ fn table(instances: &[proto::InstanceStats]) -> Table {
 }
 
 fn tier(stats: &proto::InstanceStats) -> &'static str {
-    let tier = stats.tier.as_known().and_then(|tier| Tier::try_from(tier).ok());
+    let tier = stats
+        .tier
+        .as_known()
+        .and_then(|tier| Tier::try_from(tier).ok());
     tier.map_or("", |tier| tier.as_str())
 }
 
@@ -79,7 +93,11 @@ fn page(stats: &proto::InstanceStats, output: &Output) -> Result<()> {
             micros(stats.p90_us),
             micros(stats.p99_us)
         ),
-        format!("  bytes      {} in, {} out", size(stats.bytes_in), size(stats.bytes_out)),
+        format!(
+            "  bytes      {} in, {} out",
+            size(stats.bytes_in),
+            size(stats.bytes_out)
+        ),
         format!("  errors     {}", errors(stats)),
         format!("  retries    {}", stats.retries),
         format!("  ejections  {}{}", stats.ejections, ejected(stats)),
@@ -95,9 +113,20 @@ fn page(stats: &proto::InstanceStats, output: &Output) -> Result<()> {
 }
 
 fn errors(stats: &proto::InstanceStats) -> String {
-    let kinds: BTreeMap<_, _> = stats.errors.iter().filter(|(_, number)| **number > 0).collect();
-    let kinds: Vec<_> = kinds.iter().map(|(kind, number)| format!("{kind} {number}")).collect();
-    if kinds.is_empty() { "none".into() } else { kinds.join(", ") }
+    let kinds: BTreeMap<_, _> = stats
+        .errors
+        .iter()
+        .filter(|(_, number)| **number > 0)
+        .collect();
+    let kinds: Vec<_> = kinds
+        .iter()
+        .map(|(kind, number)| format!("{kind} {number}"))
+        .collect();
+    if kinds.is_empty() {
+        "none".into()
+    } else {
+        kinds.join(", ")
+    }
 }
 
 fn ejected(stats: &proto::InstanceStats) -> &'static str {
@@ -153,7 +182,10 @@ struct ShownEndpoint<'a> {
 
 impl<'a> From<&'a proto::InstanceStats> for Shown<'a> {
     fn from(stats: &'a proto::InstanceStats) -> Self {
-        let errors = stats.errors.iter().map(|(kind, number)| (kind.as_str(), *number));
+        let errors = stats
+            .errors
+            .iter()
+            .map(|(kind, number)| (kind.as_str(), *number));
         Self {
             instance: &stats.instance,
             service: &stats.service,

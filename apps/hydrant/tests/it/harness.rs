@@ -53,24 +53,35 @@ impl Setup {
             data.to_string_lossy()
         );
         fs::write(&path, node).expect("the configuration can be written");
-        setup.arguments = vec!["node".into(), "--config".into(), path.to_string_lossy().into()];
+        setup.arguments = vec![
+            "node".into(),
+            "--config".into(),
+            path.to_string_lossy().into(),
+        ];
         setup
     }
 
     /// Adds a configuration file to `up`.
     #[must_use]
-    #[expect(dead_code, reason = "scenarios with services beside the built-in ones use it")]
+    #[expect(
+        dead_code,
+        reason = "scenarios with services beside the built-in ones use it"
+    )]
     pub fn config(mut self, text: &str) -> Self {
         let path = self.folder.path().join("hydrant.toml");
         fs::write(&path, text).expect("the configuration can be written");
-        self.arguments.extend(["--config".into(), path.to_string_lossy().into()]);
+        self.arguments
+            .extend(["--config".into(), path.to_string_lossy().into()]);
         self
     }
 
     /// Another address for `--public` or `--local`.
     #[must_use]
     pub fn override_address(mut self, listener: &str, address: &str) -> Self {
-        let at = self.arguments.iter().position(|argument| argument == listener);
+        let at = self
+            .arguments
+            .iter()
+            .position(|argument| argument == listener);
         self.arguments[at.expect("`up` names both") + 1] = address.to_owned();
         self
     }
@@ -110,10 +121,21 @@ impl Setup {
         let child = self
             .command()
             .stdout(File::create(&out).expect("a file for the output"))
-            .stderr(File::options().create(true).append(true).open(&errors).expect("a file"))
+            .stderr(
+                File::options()
+                    .create(true)
+                    .append(true)
+                    .open(&errors)
+                    .expect("a file"),
+            )
             .spawn()
             .expect("the binary starts");
-        let mut node = Node { setup: self, child, ready_after: Duration::ZERO, line: Value::Null };
+        let mut node = Node {
+            setup: self,
+            child,
+            ready_after: Duration::ZERO,
+            line: Value::Null,
+        };
         node.line = node.wait_ready(&out);
         node.ready_after = begun.elapsed();
         node
@@ -138,7 +160,10 @@ impl Node {
                 return serde_json::from_str(line).expect("the first line is JSON");
             }
             if let Some(status) = self.child.try_wait().expect("the node can be awaited") {
-                panic!("the node ended before it was ready: {status}\n{}", self.errors());
+                panic!(
+                    "the node ended before it was ready: {status}\n{}",
+                    self.errors()
+                );
             }
             assert!(Instant::now() < end, "not ready in time\n{}", self.errors());
             pause(Duration::from_millis(10));
@@ -173,7 +198,11 @@ impl Node {
     fn address(&self, name: &str) -> SocketAddr {
         let text = fs::read_to_string(self.data().join("node.json")).expect("node.json is there");
         let node: Value = serde_json::from_str(&text).expect("node.json is JSON");
-        node[name].as_str().expect("an address").parse().expect("an address")
+        node[name]
+            .as_str()
+            .expect("an address")
+            .parse()
+            .expect("an address")
     }
 
     /// A command line to this node.
@@ -192,7 +221,11 @@ impl Node {
     pub fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(&[&["--json"], arguments].concat());
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {}\n{errors}", output.status);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}\n{errors}",
+            output.status
+        );
         serde_json::from_slice(&output.stdout).expect("the output is JSON")
     }
 
@@ -209,7 +242,11 @@ impl Node {
             if let Some(found) = found(self) {
                 return found;
             }
-            assert!(Instant::now() < end, "{what}: not in time\n{}", self.errors());
+            assert!(
+                Instant::now() < end,
+                "{what}: not in time\n{}",
+                self.errors()
+            );
             pause(Duration::from_millis(50));
         }
     }
@@ -226,7 +263,11 @@ impl Node {
             if let Some(status) = self.child.try_wait().expect("the node can be awaited") {
                 return status;
             }
-            assert!(Instant::now() < end, "the node did not end\n{}", self.errors());
+            assert!(
+                Instant::now() < end,
+                "the node did not end\n{}",
+                self.errors()
+            );
             pause(Duration::from_millis(10));
         }
     }
@@ -250,7 +291,10 @@ impl Node {
     /// The processes that the node, or an earlier one on its data folder, has started.
     pub fn started(&self) -> Vec<u32> {
         let own = self.pid();
-        marked(self.setup.folder.path()).into_iter().filter(|pid| *pid != own).collect()
+        marked(self.setup.folder.path())
+            .into_iter()
+            .filter(|pid| *pid != own)
+            .collect()
     }
 
     /// What the node told on standard error.
@@ -283,14 +327,19 @@ fn marked(folder: &Path) -> Vec<u32> {
     let mark = format!("{MARK}={}", folder.display());
     let has_mark = |pid: &u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+        environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == mark.as_bytes())
     };
     let entries = fs::read_dir("/proc").expect("/proc is there").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(has_mark).collect()
 }
 
-#[expect(clippy::disallowed_methods, reason = "these tests have no event loop that it could block")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "these tests have no event loop that it could block"
+)]
 fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -11,19 +11,33 @@ use crate::harness::{Setup, kill};
 fn up_is_ready_lists_its_services_and_stops_without_a_trace() {
     let mut node = Setup::up().start();
     assert_eq!(node.line()["ready"], true, "{}", node.line());
-    assert!(node.ready_after < Duration::from_secs(10), "{:?}", node.ready_after);
+    assert!(
+        node.ready_after < Duration::from_secs(10),
+        "{:?}",
+        node.ready_after
+    );
     let ready = |pattern: &str| {
         let instances = node.instances(pattern);
-        instances.iter().filter(|one| one["state"] == "ready").count()
+        instances
+            .iter()
+            .filter(|one| one["state"] == "ready")
+            .count()
     };
-    assert_eq!(["api/mobile", "service/mobile", "demo-upstream"].map(ready), [2, 2, 1]);
+    assert_eq!(
+        ["api/mobile", "service/mobile", "demo-upstream"].map(ready),
+        [2, 2, 1]
+    );
     assert!(node.started().len() >= 5, "{:?}", node.started());
 
     let asked = Instant::now();
     node.signal(Signal::TERM);
     let status = node.wait_ended();
     assert!(status.success(), "{status}\n{}", node.errors());
-    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        asked.elapsed()
+    );
     assert_eq!(node.started(), [], "nothing is left running");
     assert!(!node.data().join("node.json").exists());
     assert_eq!(node.run(&["list"]).status.code(), Some(5));
@@ -41,7 +55,12 @@ fn the_demo_answers_at_the_public_listener() {
     assert_eq!(answer.status(), 200);
     let tag = answer.headers()["etag"].clone();
     let repeated = runtime.block_on(async {
-        reqwest::Client::new().get(&url).header("if-none-match", tag).send().await.unwrap()
+        reqwest::Client::new()
+            .get(&url)
+            .header("if-none-match", tag)
+            .send()
+            .await
+            .unwrap()
     });
     assert_eq!(repeated.status(), 304);
 }
@@ -65,13 +84,20 @@ fn health_explain_stats_and_logs_speak_of_the_services() {
     let explained = node.json(&["explain", "GET", path]);
     assert_eq!(explained["outcome"], "forward", "{explained}");
     let explained = node.json(&["explain", "--public", "GET", "/service/mobile/x"]);
-    assert_eq!((&explained["outcome"], &explained["status"]), (&"refuse".into(), &403.into()));
+    assert_eq!(
+        (&explained["outcome"], &explained["status"]),
+        (&"refuse".into(), &403.into())
+    );
     let answer = runtime().block_on(reqwest::get(format!("http://{}{path}", node.public())));
     assert_eq!(answer.unwrap().status(), 200);
     node.wait("the request is counted", |node| {
         let stats = node.json(&["stats", "api/mobile"]);
         let counts = stats["instances"].as_array()?.iter();
-        (counts.filter_map(|one| one["requests"].as_u64()).sum::<u64>() > 0).then_some(())
+        (counts
+            .filter_map(|one| one["requests"].as_u64())
+            .sum::<u64>()
+            > 0)
+        .then_some(())
     });
     node.wait("the logs are there", |node| {
         let output = node.run(&["--json", "logs", "service/mobile"]);
@@ -83,7 +109,10 @@ fn health_explain_stats_and_logs_speak_of_the_services() {
 fn scale_changes_the_number_of_processes() {
     let node = Setup::up().start();
     let scaled = node.json(&["scale", "api/mobile", "3"]);
-    assert_eq!((&scaled["before"], &scaled["after"]), (&2.into(), &3.into()));
+    assert_eq!(
+        (&scaled["before"], &scaled["after"]),
+        (&2.into(), &3.into())
+    );
     assert_eq!(node.instances("api/mobile").len(), 3);
     node.json(&["scale", "api/mobile", "1"]);
     assert_eq!(node.instances("api/mobile").len(), 1);
@@ -99,7 +128,9 @@ fn a_killed_process_comes_back_by_itself() {
     node.wait("a new one is ready", |node| {
         let instances = node.instances("api/mobile");
         let ready = instances.iter().filter(|one| one["state"] == "ready");
-        let is_gone = instances.iter().all(|one| one["instance"] != killed["instance"]);
+        let is_gone = instances
+            .iter()
+            .all(|one| one["instance"] != killed["instance"]);
         (is_gone && ready.count() == 2).then_some(())
     });
 }
@@ -112,9 +143,17 @@ fn state_is_read_and_written() {
     };
     assert!(state(&["put", "one", "first"]).status.success());
     assert_eq!(state(&["get", "one"]).stdout, b"first");
-    assert_eq!(state(&["put", "one", "x", "--if-revision", "0"]).status.code(), Some(5));
+    assert_eq!(
+        state(&["put", "one", "x", "--if-revision", "0"])
+            .status
+            .code(),
+        Some(5)
+    );
     let listed = String::from_utf8(state(&["list"]).stdout).unwrap();
-    assert!(listed.contains("one") && listed.contains("first"), "{listed}");
+    assert!(
+        listed.contains("one") && listed.contains("first"),
+        "{listed}"
+    );
     assert!(state(&["delete", "one"]).status.success());
     assert_eq!(state(&["get", "one"]).status.code(), Some(3));
 }
@@ -122,9 +161,15 @@ fn state_is_read_and_written() {
 #[test]
 fn a_token_is_for_one_service() {
     let node = Setup::up().start();
-    let token = node.json(&["token", "service/greeter"])["token"].as_str().unwrap().to_owned();
+    let token = node.json(&["token", "service/greeter"])["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let as_greeter = |arguments: &[&str]| {
-        node.command(arguments).env("HYDRANT_TOKEN", &token).output().unwrap()
+        node.command(arguments)
+            .env("HYDRANT_TOKEN", &token)
+            .output()
+            .unwrap()
     };
     assert!(as_greeter(&["state", "put", "mine", "1"]).status.success());
     let other = as_greeter(&["state", "--namespace", "service/mobile", "put", "its", "1"]);
@@ -138,7 +183,11 @@ fn a_port_in_use_is_told_with_its_mend() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for listener in ["--public", "--local"] {
-        let output = Setup::up().override_address(listener, &address).command().output().unwrap();
+        let output = Setup::up()
+            .override_address(listener, &address)
+            .command()
+            .output()
+            .unwrap();
         let errors = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{errors}");
         let told: serde_json::Value = last_line(&errors);
@@ -158,9 +207,21 @@ fn a_data_folder_in_use_is_told_with_its_mend() {
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{errors}");
     let told = last_line(&errors);
-    assert!(told["error"]["message"].as_str().unwrap().contains(&node.pid().to_string()));
-    assert!(told["error"]["mend"].as_str().unwrap().contains("--data"), "{told}");
-    assert_eq!(node.json(&["health"])["healthy"], true, "the first one is unharmed");
+    assert!(
+        told["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains(&node.pid().to_string())
+    );
+    assert!(
+        told["error"]["mend"].as_str().unwrap().contains("--data"),
+        "{told}"
+    );
+    assert_eq!(
+        node.json(&["health"])["healthy"],
+        true,
+        "the first one is unharmed"
+    );
 }
 
 #[test]
@@ -170,14 +231,26 @@ fn mistakes_in_the_configuration_have_their_place_and_their_mend() {
     let folder = tempfile::tempdir().unwrap();
     let mut transcript = Transcript::default();
     for (name, text) in [
-        ("unknown-key.toml", "[node]\npubic = \"127.0.0.1:80\"\n".to_owned()),
+        (
+            "unknown-key.toml",
+            "[node]\npubic = \"127.0.0.1:80\"\n".to_owned(),
+        ),
         ("wrong-unit.toml", "[node]\ngrace = 30\n".into()),
-        ("bad-address.toml", "[node]\npublic = \"localhost:80\"\n".into()),
+        (
+            "bad-address.toml",
+            "[node]\npublic = \"localhost:80\"\n".into(),
+        ),
         ("bad-name.toml", service.replace("files", "My Files")),
         ("duplicate.toml", format!("{service}\n{service}")),
-        ("foreign-route.toml", format!("{service}route = \"/api/other/\"\n")),
+        (
+            "foreign-route.toml",
+            format!("{service}route = \"/api/other/\"\n"),
+        ),
         ("not-toml.toml", "node {\n".into()),
-        ("no-data.toml", "[node]\npublic = \"127.0.0.1:0\"\nlocal = \"127.0.0.1:0\"\n".into()),
+        (
+            "no-data.toml",
+            "[node]\npublic = \"127.0.0.1:0\"\nlocal = \"127.0.0.1:0\"\n".into(),
+        ),
     ] {
         std::fs::write(folder.path().join(name), text).unwrap();
         transcript.run_in(folder.path(), &["node", "--config", name]);
@@ -196,5 +269,8 @@ fn last_line(text: &str) -> serde_json::Value {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }

@@ -1,0 +1,196 @@
+//! Puts the parts together: the one place that names engines.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hydrant_contracts::{ServiceId, Version};
+use hydrant_embedded::EmbeddedStore;
+use hydrant_node::{Engines, Node, NodeConfig, ServiceSpec, StartError};
+
+use crate::cli::Builtin;
+use crate::data::{Held, RunningNode};
+use crate::failure::{Failure, Result, wrong};
+
+/// How long each built-in service may take to stop.
+const BUILTIN_STOP: Duration = Duration::from_secs(2);
+
+/// How many processes `up` starts of each service that carries requests.
+const BUILTIN_INSTANCES: u32 = 2;
+
+/// What a node needs to know: the configuration file, the command line and the defaults together.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) server: String,
+    pub(crate) data: PathBuf,
+    pub(crate) public: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) workers: Option<usize>,
+    pub(crate) grace: Option<Duration>,
+    pub(crate) services: Vec<ServiceSpec>,
+}
+
+/// A node with its engines, and the data folder that it holds.
+pub(crate) struct Running {
+    node: Node,
+    store: EmbeddedStore,
+    held: Held,
+}
+
+/// Starts a node with the embedded engines, and the built-in services when they are wanted.
+pub(crate) async fn start(settings: Settings, builtin: bool) -> Result<Running> {
+    let held = Held::take(&settings.data)?;
+    let store = open_store(held.path())?;
+    let engines = Engines {
+        coordination: store.coordination(),
+        state: store.state(),
+    };
+    let config = node_config(settings, held.path(), builtin)?;
+    let node = Node::start(config, engines).await;
+    let node = node.map_err(|error| start_failure(&error))?;
+    let running = Running { node, store, held };
+    running.held.announce(&running.addresses())?;
+    Ok(running)
+}
+
+impl Running {
+    /// Where the node listens.
+    pub(crate) fn addresses(&self) -> RunningNode {
+        RunningNode {
+            pid: std::process::id(),
+            public: self.node.public_addr(),
+            local: self.node.local_addr(),
+        }
+    }
+
+    /// The data folder.
+    pub(crate) fn data(&self) -> &Path {
+        self.held.path()
+    }
+
+    /// Drains and stops the services, then the node, then the engines.
+    pub(crate) async fn stop(self) {
+        self.node.shutdown().await;
+        self.store.close().await;
+    }
+}
+
+fn node_config(settings: Settings, data: &Path, builtin: bool) -> Result<NodeConfig> {
+    let mut config = NodeConfig::new(settings.server, data);
+    config.public = settings.public;
+    config.local = settings.local;
+    config.workers = settings.workers.unwrap_or(config.workers);
+    config.grace = settings.grace.unwrap_or(config.grace);
+    config.services = settings.services;
+    if builtin {
+        let own = builtin_services(&config.program, data)?;
+        refuse_doubles(&own, &config.services)?;
+        config.services.extend(own);
+    }
+    Ok(config)
+}
+
+/// The services that come with the binary, as processes of `program`.
+fn builtin_services(program: &Path, data: &Path) -> Result<Vec<ServiceSpec>> {
+    let sources = hydrant_mobile::install_demo(&data.join("demo")).map_err(|error| {
+        wrong(
+            "data_unusable",
+            format!("cannot write the demo into {}: {error}", data.display()),
+            "make the folder writable, or name another with --data DIR",
+        )
+    })?;
+    let mut service = builtin(
+        program,
+        "service/mobile",
+        Builtin::ServiceMobile,
+        BUILTIN_INSTANCES,
+    );
+    let variable = hydrant_mobile::SOURCES.to_owned();
+    service
+        .env
+        .insert(variable, sources.to_string_lossy().into_owned());
+    Ok(vec![
+        builtin(program, "api/demo-upstream", Builtin::DemoUpstream, 1),
+        service,
+        builtin(program, "api/mobile", Builtin::ApiMobile, BUILTIN_INSTANCES),
+    ])
+}
+
+fn builtin(program: &Path, id: &str, name: Builtin, instances: u32) -> ServiceSpec {
+    use clap::ValueEnum as _;
+    let id: ServiceId = id.parse().expect("the names of our own services are good");
+    let version: Version = env!("CARGO_PKG_VERSION")
+        .parse()
+        .expect("our own version is good");
+    let name = name
+        .to_possible_value()
+        .expect("each has a name")
+        .get_name()
+        .to_owned();
+    let program = program.to_string_lossy().into_owned();
+    let mut spec = ServiceSpec::new(id, version, vec![program, "builtin".into(), name]);
+    spec.sdk = true;
+    spec.instances = instances;
+    spec.stop_timeout = BUILTIN_STOP;
+    spec
+}
+
+fn refuse_doubles(own: &[ServiceSpec], given: &[ServiceSpec]) -> Result<()> {
+    match given
+        .iter()
+        .find(|service| own.iter().any(|one| one.id == service.id))
+    {
+        None => Ok(()),
+        Some(double) => Err(wrong(
+            "duplicate_service",
+            format!(
+                "the service {} of the configuration file comes with `hydrant up`",
+                double.id
+            ),
+            "give it another name, or start without the built-in services: `hydrant node --config FILE`",
+        )),
+    }
+}
+
+fn open_store(data: &Path) -> Result<EmbeddedStore> {
+    EmbeddedStore::open(data.join("store.redb"))
+        .map_err(|error| wrong("store_unusable", chain(&error), ""))
+}
+
+/// Why the node does not start, with the mend.
+fn start_failure(error: &StartError) -> Failure {
+    match error {
+        StartError::Router(hydrant_router::StartError::InUse { which, address }) => wrong(
+            "address_in_use",
+            format!("the {which} address {address} is in use by another process"),
+            format!("stop that one, or choose another address with --{which} ADDR"),
+        ),
+        StartError::Router(hydrant_router::StartError::Listen { which, .. }) => wrong(
+            "address_unusable",
+            chain(error),
+            format!("choose another address with --{which} ADDR"),
+        ),
+        _ => wrong("node_cannot_start", chain(error), ""),
+    }
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The name of this server when none is given: its host name.
+pub(crate) fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = name.or_else(|| std::env::var("HOSTNAME").ok());
+    let name = name
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty());
+    name.unwrap_or_else(|| "localhost".into())
+}
