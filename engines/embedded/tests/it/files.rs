@@ -16,7 +16,7 @@ async fn filled(path: &Path) {
     let store = EmbeddedStore::open(path).unwrap();
     let (coordination, state) = (store.coordination(), store.state());
     for index in 0..30 {
-        let value = vec![index; 100 * usize::from(index)];
+        let value = value_of(index);
         let name = key(&format!("k/{index}"));
         let put = coordination.put(&name, value.clone().into(), Expect::Any);
         put.await.unwrap();
@@ -26,6 +26,26 @@ async fn filled(path: &Path) {
     state.raise(&key("m"), 3).await.unwrap();
     drop((coordination, state));
     store.close().await;
+}
+
+fn value_of(index: u8) -> Vec<u8> {
+    vec![index; 100 * usize::from(index)]
+}
+
+/// Whatever is there is what was written once.
+async fn is_of_whole_records(store: &EmbeddedStore) {
+    let kept = store
+        .coordination()
+        .list(&Default::default())
+        .await
+        .unwrap();
+    let state = store.state().list(&Default::default(), None, 1000).await;
+    let state = state.unwrap().into_iter().map(|found| found.entry);
+    for entry in kept.into_iter().chain(state) {
+        let (_, index) = entry.key.as_str().split_once('/').unwrap();
+        assert_eq!(entry.value, value_of(index.parse().unwrap()));
+    }
+    assert!(matches!(store.state().mark(&key("m")).await, Ok(0 | 3)));
 }
 
 fn error_of(path: &Path) -> Option<OpenError> {
@@ -139,7 +159,10 @@ async fn a_damaged_store_is_told() {
         }
         std::fs::write(&path, &damaged).unwrap();
         match EmbeddedStore::open(&path) {
-            Ok(store) => store.close().await,
+            Ok(store) => {
+                is_of_whole_records(&store).await;
+                store.close().await;
+            }
             Err(OpenError::Corrupt { .. } | OpenError::Io { .. } | OpenError::Format { .. }) => {
                 refused += 1;
             }

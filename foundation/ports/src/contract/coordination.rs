@@ -13,6 +13,9 @@ use crate::{Coordination, Entry, ErrorKind, Expect, Versioned};
 /// Long enough for a command that was begun to reach the engine.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// How long a seat is held where another must not take it.
+const HOLD: Duration = Duration::from_millis(20);
+
 const TTL: Duration = Duration::from_secs(5);
 
 fn seat_name(text: &str) -> SeatName {
@@ -519,7 +522,7 @@ pub async fn a_seat_has_one_holder_at_a_time(subject: impl Subject<dyn Coordinat
         let session = session(&engine).await;
         let (name, seated, last_epoch) = (name.clone(), seated.clone(), last_epoch.clone());
         candidates.spawn(async move {
-            for round in 0..6 {
+            for round in 0..4 {
                 let held = seat(&session, &name, "me").await;
                 assert_eq!(
                     seated.fetch_add(1, Ordering::SeqCst),
@@ -528,7 +531,8 @@ pub async fn a_seat_has_one_holder_at_a_time(subject: impl Subject<dyn Coordinat
                 );
                 let before = last_epoch.swap(held.epoch(), Ordering::SeqCst);
                 assert!(held.epoch() > before, "{} follows {before}", held.epoch());
-                tokio::task::yield_now().await;
+                // Long enough for the engine to seat another, if it would.
+                tokio::time::sleep(HOLD).await;
                 seated.fetch_sub(1, Ordering::SeqCst);
                 if round % 2 == 0 {
                     held.give_up().await;
