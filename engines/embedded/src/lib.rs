@@ -11,6 +11,15 @@
 //!   time share one commit.
 //! - Ephemeral keys, sessions and the holding of seats live in memory and end with the process.
 //! - Revisions grow across all of it, also across a restart.
+//! - The end of a key's time to live is stored as a time of day, so it goes on while the process
+//!   is away, and moves with the machine's clock when that is set.
+//!
+//! # When the disk fails
+//!
+//! A write that can't be made durable fails with `Unavailable`, and so do those that waited with
+//! it; whether they happened is known when the file could be read again, which every later write
+//! and [`check`](hydrant_ports::Coordination::check) tries. Until then what is in memory is still
+//! read, and sessions and seats live. `check` writes to the disk: it is not free.
 
 mod config;
 mod coordination;
