@@ -215,10 +215,7 @@ async fn keep_running(
             backoff.reset();
         }
         let wait = backoff.next_wait();
-        let told = format!(
-            "{why}; started again {restarts} times, again in {} ms",
-            wait.as_millis()
-        );
+        let told = crash_text(&why, *restarts, wait);
         registration.report(InstanceState::Failing, told.as_str());
         say(&format!("{} {told}", plan.service));
         sleep(wait).await;
@@ -227,6 +224,15 @@ async fn keep_running(
             .inspect_err(|error| say(&format!("cannot start `{}`: {error}", plan.command[0])))
             .ok();
     }
+}
+
+fn crash_text(why: &str, restarts: u32, wait: Duration) -> String {
+    let times = match restarts {
+        0 => "ended for the first time".into(),
+        1 => "started again once".into(),
+        more => format!("started again {more} times"),
+    };
+    format!("{why}; {times}; next start in {:.1} s", wait.as_secs_f64())
 }
 
 /// Tells the node how the server is, as far as its port or its health path show.

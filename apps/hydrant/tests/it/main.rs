@@ -3,6 +3,5 @@
 mod fake_node;
 mod golden;
 mod harness;
-mod load;
 mod output;
 mod up;

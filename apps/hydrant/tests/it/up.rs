@@ -38,7 +38,7 @@ fn up_is_ready_lists_its_services_and_stops_without_a_trace() {
         "{:?}",
         asked.elapsed()
     );
-    assert_eq!(node.started(), [], "nothing is left running");
+    assert_eq!(node.started(), Vec::<u32>::new(), "nothing is left running");
     assert!(!node.data().join("node.json").exists());
     assert_eq!(node.run(&["list"]).status.code(), Some(5));
 }
