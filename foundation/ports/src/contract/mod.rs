@@ -2,7 +2,7 @@
 //!
 //! An engine says how it is opened, and gets one test for each promise:
 //!
-//! ```ignore
+//! ```text
 //! mod coordination {
 //!     hydrant_ports::coordination_contract!(super::open());
 //! }
