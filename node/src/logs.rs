@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use hydrant_contracts::{InstanceId, Pattern, ServiceId};
 use hydrant_runtime::Clock;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 
 pub use line::{LogLine, Stream};
 pub use store::LogsConfig;
@@ -32,6 +32,8 @@ use store::{Ends, Store};
 const INTERVAL: Duration = Duration::from_millis(200);
 /// How many lines a follower may lag behind before it misses some.
 const FOLLOWER_LAG: usize = 4096;
+/// How many may wake the reading thread at once.
+const WAKES: usize = 16;
 /// The most lines that a tail returns.
 pub const MAX_TAIL: usize = 10_000;
 
@@ -46,8 +48,15 @@ struct Shared {
     lines: broadcast::Sender<LogLine>,
     /// The instances that have ended, whose files can go when they were read.
     ended: Mutex<BTreeSet<InstanceId>>,
-    /// Wakes the reading thread.
-    wake: SyncSender<()>,
+    wake: SyncSender<Wake>,
+}
+
+/// Wakes the reading thread.
+enum Wake {
+    /// There is something to do.
+    Look,
+    /// Somebody waits until all was read that is there now.
+    Settle(oneshot::Sender<()>),
 }
 
 /// The files that a process is to write to.
@@ -82,7 +91,7 @@ impl Logs {
         let store = Store::open(folder, config)?;
         std::fs::create_dir_all(&raw)?;
         let ends = store.ends()?;
-        let (wake, woken) = sync_channel(1);
+        let (wake, woken) = sync_channel(WAKES);
         let shared = Arc::new(Shared {
             raw,
             clock,
@@ -116,7 +125,16 @@ impl Logs {
     pub fn ended(&self, instance: &InstanceId) {
         lock(&self.0.ended).insert(instance.clone());
         // Full: it will wake anyway.
-        let _ = self.0.wake.try_send(());
+        let _ = self.0.wake.try_send(Wake::Look);
+    }
+
+    /// Returns when what was printed until now is stored.
+    pub async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        if self.0.wake.try_send(Wake::Settle(done)).is_ok() {
+            // The thread has ended: there is nothing more to come.
+            let _ = settled.await;
+        }
     }
 
     /// Tells that only these instances may still write: the files of all others are of processes
@@ -211,15 +229,19 @@ struct Reader {
 }
 
 impl Reader {
-    fn run(mut self, woken: Receiver<()>) {
+    fn run(mut self, woken: Receiver<Wake>) {
         loop {
-            let last = matches!(
-                woken.recv_timeout(INTERVAL),
-                Err(RecvTimeoutError::Disconnected)
-            );
-            match self.shared.upgrade() {
-                Some(shared) if !last => self.look(&shared),
-                _ => return,
+            let wake = match woken.recv_timeout(INTERVAL) {
+                Err(RecvTimeoutError::Disconnected) => return,
+                wake => wake.ok(),
+            };
+            let Some(shared) = self.shared.upgrade() else {
+                return;
+            };
+            self.look(&shared);
+            if let Some(Wake::Settle(done)) = wake {
+                // Whoever asked may not wait any more.
+                let _ = done.send(());
             }
         }
     }

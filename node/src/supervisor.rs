@@ -33,6 +33,8 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 /// At shutdown: until SIGTERM, and from there until SIGKILL.
 const SHUTDOWN_DRAIN: Duration = Duration::from_millis(1300);
 const SHUTDOWN_STOP: Duration = Duration::from_millis(1700);
+/// And for what they print meanwhile.
+const SHUTDOWN_LOGS: Duration = Duration::from_millis(300);
 
 /// The processes of this server's services. Dropping it leaves them running, for the next
 /// supervisor on the same data folder to take over.
@@ -158,6 +160,9 @@ impl Supervisor {
         for slot in slots {
             slot.stopped().await;
         }
+        // Their last words; not worth a long wait.
+        let logs = self.context.config.logs.settle();
+        let _ = tokio::time::timeout(SHUTDOWN_LOGS, logs).await;
     }
 
     /// Takes over the living processes of earlier nodes. Returns the slots of those that were

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use hydrant_contracts::{Error, InstanceId, Pattern, ServiceId};
-use hydrant_node::logs::{Followed, LogLine, Logs, LogsConfig};
+use hydrant_node::logs::{Followed, LogLine, Logs, LogsConfig, Stream};
 use hydrant_node::process::{Tagged, with_variable};
 use hydrant_node::supervisor::{
     Hooks, ProcessState, ServiceSpec, SupervisedProcess, Supervisor, SupervisorConfig,
@@ -264,9 +264,13 @@ async fn shutdown_leaves_nothing() {
     server.supervisor.shutdown().await;
     assert!(started.elapsed() < Duration::from_secs(8));
     assert_eq!(processes_named("stubborn"), []);
-    assert_eq!(server.drained().len(), 2);
+    let drained = server.drained();
+    let stubborn = |(instance, _): &&(InstanceId, bool)| instance.as_str().starts_with("stubborn");
+    assert_eq!(drained.iter().filter(stubborn).count(), 2);
     assert_eq!(records(data.path()), 0);
     assert!(server.processes().is_empty());
+    let raw = std::fs::read_dir(data.path().join("logs/raw")).unwrap();
+    assert_eq!(raw.count(), 0);
 }
 
 fn records(data: &Path) -> usize {
@@ -460,12 +464,13 @@ async fn a_changed_service_is_replaced_and_an_unchanged_one_kept() {
 async fn a_follower_sees_lines_as_they_come() {
     let data = tempfile::tempdir().unwrap();
     let script = "printf 'caf\\303\\251 \\033[31mred\\033[0m \\007\\n'; exec sleep 1000";
-    let logs = Logs::open(data.path(), LogsConfig::default(), Clock::system()).unwrap();
-    drop(logs);
-    let server = Server::start(data.path(), vec![]);
+    let mut service = shell("api/seen", script);
+    service.instances = 0;
+    let server = Server::start(data.path(), vec![service]);
     let mut follower = server.logs.follow("api/*".parse().unwrap());
-    drop(server.supervisor);
-    let other = Server::start(data.path(), vec![shell("api/seen", script)]);
+    let mut other = server.logs.follow("service/*".parse().unwrap());
+    let id = "api/seen".parse().unwrap();
+    server.supervisor.scale(&id, 1).await.unwrap();
     let line = tokio::time::timeout(PATIENCE, follower.next())
         .await
         .unwrap();
@@ -473,5 +478,27 @@ async fn a_follower_sees_lines_as_they_come() {
         panic!("no line");
     };
     assert_eq!(line.message, "café red \\u{7}");
-    other.supervisor.shutdown().await;
+    server.supervisor.shutdown().await;
+    drop(server);
+    assert_eq!(other.next().await, None);
+}
+
+#[tokio::test]
+async fn a_follower_that_is_too_slow_is_told_so() {
+    let data = tempfile::tempdir().unwrap();
+    let logs = Logs::open(data.path(), LogsConfig::default(), Clock::system()).unwrap();
+    let (service, instance) = ("api/fast".parse().unwrap(), "fast-1".parse().unwrap());
+    let mut follower = logs.follow(Pattern::default());
+    for _ in 0..5000 {
+        logs.append(&service, &instance, Stream::Stdout, b"line")
+            .unwrap();
+    }
+    let Some(Followed::Missed(missed)) = follower.next().await else {
+        panic!("not told");
+    };
+    let mut seen = 0;
+    while seen + missed < 5000 {
+        assert!(matches!(follower.next().await, Some(Followed::Line(_))));
+        seen += 1;
+    }
 }

@@ -121,3 +121,48 @@ async fn ask_path(client: &reqwest::Client, url: &reqwest::Url) -> std::result::
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that answers each connection with the next status.
+    async fn server(statuses: &'static [u16]) -> u16 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            for status in statuses {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await;
+                let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes()).await;
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_health_path_is_well_with_2xx_and_3xx() {
+        let port = server(&[200, 302, 404, 500]).await;
+        let probe = Probe::new(port, Some("/ok".into())).unwrap();
+        assert_eq!(probe.ask().await, Ok(()));
+        assert_eq!(probe.ask().await, Ok(()));
+        assert_eq!(probe.ask().await, Err("/ok answers 404".into()));
+        assert_eq!(probe.ask().await, Err("/ok answers 500".into()));
+        let why = probe.ask().await.unwrap_err();
+        assert_eq!(why, format!("/ok does not answer on port {port}"));
+    }
+
+    #[tokio::test]
+    async fn a_port_is_well_when_it_accepts() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let probe = Probe::new(port, None).unwrap();
+        assert_eq!(probe.ask().await, Ok(()));
+        drop(listener);
+        assert!(probe.ask().await.unwrap_err().contains("PORT"));
+    }
+}
