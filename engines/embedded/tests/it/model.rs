@@ -395,7 +395,7 @@ impl Pair {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if std::env::var_os("HYDRANT_SOAK").is_some() { 2000 } else { 24 },
+        cases: if std::env::var_os("HYDRANT_SOAK").is_some() { 500 } else { 24 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
