@@ -14,8 +14,10 @@ pub mod decide;
 mod ejection;
 mod endpoint;
 pub mod explain;
+#[doc(hidden)]
+pub mod fuzz;
 mod histogram;
-pub mod http1;
+mod http1;
 mod http2;
 mod identity;
 mod instance;

@@ -27,7 +27,11 @@ fn both_sides_are_kept_alive() {
     for at in 0..20 {
         let answer = wire.get(&format!("/api/t/a?b={at}"));
         assert_eq!(answer.status(), 200);
-        assert!(answer.text().starts_with(&format!("GET /a?b={at} HTTP/1.1\r\nhost: test\r\n")));
+        assert!(
+            answer
+                .text()
+                .starts_with(&format!("GET /a?b={at} HTTP/1.1\r\nhost: test\r\n"))
+        );
         assert!(answer.text().contains("x-forwarded-prefix: /api/t\r\n"));
         assert_eq!(answer.header("connection"), None);
     }
@@ -133,7 +137,9 @@ fn answers_without_a_body_end_at_their_head() {
         match path {
             "/head" => b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n".to_vec(),
             "/204" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
-            "/304" => b"HTTP/1.1 304 Not Modified\r\ncontent-length: 1000\r\netag: a\r\n\r\n".to_vec(),
+            "/304" => {
+                b"HTTP/1.1 304 Not Modified\r\ncontent-length: 1000\r\netag: a\r\n\r\n".to_vec()
+            }
             _ => ok(b"next"),
         }
     });
@@ -206,9 +212,14 @@ fn a_final_answer_instead_of_100_ends_the_connection() {
     });
     let router = router(&[backend.address]);
     let mut wire = client(&router);
-    wire.send("POST /api/t/ HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n");
+    wire.send(
+        "POST /api/t/ HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n",
+    );
     let answer = wire.answer();
-    assert_eq!((answer.status(), answer.header("connection")), (417, Some("close")));
+    assert_eq!(
+        (answer.status(), answer.header("connection")),
+        (417, Some("close"))
+    );
     wire.end();
     assert!(wire.is_closed());
 }
@@ -220,14 +231,23 @@ fn an_early_answer_reaches_a_client_that_still_sends() {
         wire.send("HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nbig");
         wire.end();
         // Never reads the body.
-        let _ = wire.reader.get_ref().set_read_timeout(Some(Duration::from_millis(500)));
+        let _ = wire
+            .reader
+            .get_ref()
+            .set_read_timeout(Some(Duration::from_millis(500)));
         let _ = wire.exactly(usize::MAX >> 32);
     });
     for chunked in [false, true] {
         let router = router(&[backend.address]);
         let mut wire = client(&router);
-        let framing = if chunked { "transfer-encoding: chunked" } else { "content-length: 20000000" };
-        wire.send(format!("POST /api/t/ HTTP/1.1\r\nhost: test\r\n{framing}\r\n\r\n"));
+        let framing = if chunked {
+            "transfer-encoding: chunked"
+        } else {
+            "content-length: 20000000"
+        };
+        wire.send(format!(
+            "POST /api/t/ HTTP/1.1\r\nhost: test\r\n{framing}\r\n\r\n"
+        ));
         let sender = wire.stream().try_clone().unwrap();
         let sending = std::thread::spawn(move || {
             let mut sender = Wire::new(sender);
@@ -244,7 +264,11 @@ fn an_early_answer_reaches_a_client_that_still_sends() {
             }
         });
         let answer = wire.answer();
-        assert_eq!((answer.status(), &*answer.text()), (413, "big"), "chunked: {chunked}");
+        assert_eq!(
+            (answer.status(), &*answer.text()),
+            (413, "big"),
+            "chunked: {chunked}"
+        );
         assert_eq!(answer.header("connection"), Some("close"));
         sending.join().unwrap();
         drop(wire);
@@ -281,7 +305,10 @@ fn an_event_arrives_when_it_was_sent() {
 fn a_tunnel_carries_both_ways_and_ends_each_way_by_itself() {
     let backend = Backend::start(|mut wire, _| {
         let head = wire.head().unwrap().to_lowercase();
-        assert!(head.contains("connection: upgrade\r\nupgrade: websocket\r\n"), "{head}");
+        assert!(
+            head.contains("connection: upgrade\r\nupgrade: websocket\r\n"),
+            "{head}"
+        );
         wire.send("HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\nwelcome");
         let mut all = Vec::new();
         wire.reader.read_to_end(&mut all).unwrap();
@@ -291,7 +318,10 @@ fn a_tunnel_carries_both_ways_and_ends_each_way_by_itself() {
     let mut wire = client(&router);
     wire.send("GET /api/t/ HTTP/1.1\r\nhost: test\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n\r\n");
     let head = wire.head().unwrap();
-    assert!(head.starts_with("HTTP/1.1 101") && head.contains("upgrade: websocket"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 101") && head.contains("upgrade: websocket"),
+        "{head}"
+    );
     assert_eq!(wire.exactly(7).unwrap(), b"welcome");
     wire.send(vec![7; 300_000]);
     wire.end();
@@ -310,7 +340,10 @@ fn an_answer_that_ends_with_the_connection() {
     let router = router(&[backend.address]);
     let mut wire = client(&router);
     let answer = wire.get("/api/t/");
-    assert_eq!((&*answer.text(), answer.header("connection")), ("hello world", Some("close")));
+    assert_eq!(
+        (&*answer.text(), answer.header("connection")),
+        ("hello world", Some("close"))
+    );
 }
 
 #[test]
@@ -335,7 +368,9 @@ fn an_answer_that_breaks_off_does_not_look_complete() {
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed | 1;
     std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 33) as u8
     })
     .take(len)
@@ -352,7 +387,9 @@ fn hash(bytes: &[u8]) -> u64 {
 fn send_in_pieces(wire: &mut Wire, seed: u64, bytes: &[u8], chunked: bool) {
     let (mut rest, mut state) = (bytes, seed);
     while !rest.is_empty() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed | 1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(seed | 1);
         let most = if state & 4 == 0 { 100 } else { 150_000 };
         let (piece, after) = rest.split_at(rest.len().min(1 + (state >> 33) as usize % most));
         if chunked {
@@ -379,13 +416,21 @@ fn bodies_arrive_as_they_were_sent() {
             } else {
                 format!("content-length: {}", request.body.len())
             };
-            wire.send(format!("HTTP/1.1 200 OK\r\nx-hash: {}\r\n{framing}\r\n\r\n", hash(&request.body)));
+            wire.send(format!(
+                "HTTP/1.1 200 OK\r\nx-hash: {}\r\n{framing}\r\n\r\n",
+                hash(&request.body)
+            ));
             send_in_pieces(&mut wire, 77, &request.body, chunked);
         }
     });
     let router = router(&[backend.address]);
     let mut wire = client(&router);
-    for (seed, len) in [1, 100, 4095, 4097, 16_383, 65_536, 65_537, 200_000, 3_000_000].into_iter().enumerate() {
+    for (seed, len) in [
+        1, 100, 4095, 4097, 16_383, 65_536, 65_537, 200_000, 3_000_000,
+    ]
+    .into_iter()
+    .enumerate()
+    {
         for (upload, download) in [(false, false), (true, false), (false, true), (true, true)] {
             let body = noise(seed as u64, len);
             let framing = if upload {
@@ -394,14 +439,24 @@ fn bodies_arrive_as_they_were_sent() {
                 format!("content-length: {len}")
             };
             let flag = u8::from(download);
-            wire.send(format!("PUT /api/t/ HTTP/1.1\r\nhost: test\r\nx-chunked: {flag}\r\n{framing}\r\n\r\n"));
+            wire.send(format!(
+                "PUT /api/t/ HTTP/1.1\r\nhost: test\r\nx-chunked: {flag}\r\n{framing}\r\n\r\n"
+            ));
             send_in_pieces(&mut wire, seed as u64 + 5, &body, upload);
             let answer = wire.answer();
-            assert_eq!(answer.header("x-hash"), Some(&*hash(&body).to_string()), "{len} up");
+            assert_eq!(
+                answer.header("x-hash"),
+                Some(&*hash(&body).to_string()),
+                "{len} up"
+            );
             assert!(answer.body == body, "{len} down");
         }
     }
-    assert_eq!(backend.connections.load(Ordering::SeqCst), 1, "the instance's connection was lost");
+    assert_eq!(
+        backend.connections.load(Ordering::SeqCst),
+        1,
+        "the instance's connection was lost"
+    );
 }
 
 #[test]
@@ -430,7 +485,11 @@ fn when_all_refuse_it_says_so_at_once() {
         let answer = wire.get("/api/t/");
         assert_eq!(answer.status(), 503);
         assert_eq!(answer.header("retry-after"), Some("1"));
-        assert!(answer.text().contains("no_healthy_instance"), "{}", answer.text());
+        assert!(
+            answer.text().contains("no_healthy_instance"),
+            "{}",
+            answer.text()
+        );
     }
     assert!(begin.elapsed() < Duration::from_secs(5));
 }
@@ -485,7 +544,10 @@ fn a_body_too_long_to_be_kept_is_not_repeated() {
     let router = router(&[one.address, two.address]);
     let mut wire = client(&router);
     let body = vec![b'x'; 100_000];
-    wire.send(format!("PUT /api/t/ HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n", body.len()));
+    wire.send(format!(
+        "PUT /api/t/ HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    ));
     wire.send(&body);
     assert_eq!(wire.answer().status(), 502);
     assert_eq!(one.requests() + two.requests(), 1);
@@ -524,7 +586,10 @@ fn a_deadline_ends_a_request() {
     assert_eq!(answer.status(), 504);
     assert!(answer.text().contains("deadline_exceeded"));
     let took = begin.elapsed();
-    assert!(took >= Duration::from_millis(200) && took < Duration::from_secs(2), "{took:?}");
+    assert!(
+        took >= Duration::from_millis(200) && took < Duration::from_secs(2),
+        "{took:?}"
+    );
 }
 
 #[test]
@@ -572,8 +637,15 @@ fn a_refusal_keeps_the_connection() {
 #[test]
 fn load_survives_the_death_of_an_instance() {
     let (stable, mortal) = (Backend::echo(), Backend::echo());
-    let router = Arc::new(router_with(Limits::default(), 2, &[stable.address, mortal.address]));
-    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let router = Arc::new(router_with(
+        Limits::default(),
+        2,
+        &[stable.address, mortal.address],
+    ));
+    let (stop, served) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let clients: Vec<_> = (0..64)
         .map(|_| {
             let (router, stop) = (Arc::clone(&router), Arc::clone(&stop));
@@ -633,10 +705,16 @@ fn a_shutdown_ends_what_is_under_way_and_no_more() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let ending = runtime.spawn(router.shutdown(PATIENCE));
     assert!(idle.is_closed(), "an idle connection is closed at once");
-    assert!(std::net::TcpStream::connect(address).is_err(), "none is accepted");
+    assert!(
+        std::net::TcpStream::connect(address).is_err(),
+        "none is accepted"
+    );
     go.send(()).unwrap();
     let answer = busy.answer();
-    assert_eq!((&*answer.text(), answer.header("connection")), ("done", Some("close")));
+    assert_eq!(
+        (&*answer.text(), answer.header("connection")),
+        ("done", Some("close"))
+    );
     drop(busy);
     let begin = Instant::now();
     runtime.block_on(ending).unwrap();

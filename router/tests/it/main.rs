@@ -1,3 +1,7 @@
 //! The router as its users see it.
 
 mod decide;
+mod hostile;
+mod http1;
+mod http2;
+mod raw;

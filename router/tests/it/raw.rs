@@ -98,7 +98,10 @@ impl Wire {
 
     fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        self.reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
+        self.reader
+            .read_line(&mut line)
+            .ok()
+            .filter(|count| *count > 0)?;
         Some(line)
     }
 
@@ -113,7 +116,9 @@ impl Wire {
         let is_answer = message.head.starts_with("HTTP/");
         let no_body = bodiless || matches!(message.status(), 100..200 | 204 | 304) && is_answer;
         let chunked = message.header("transfer-encoding").is_some();
-        let length = message.header("content-length").map(|length| length.parse().unwrap());
+        let length = message
+            .header("content-length")
+            .map(|length| length.parse().unwrap());
         match length {
             _ if no_body => {}
             _ if chunked => self.chunks(&mut message)?,
@@ -257,14 +262,18 @@ impl Backend {
 
 /// An answer of 200 with a length.
 pub fn ok(body: &[u8]) -> Vec<u8> {
-    let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
+    let mut answer =
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
     answer.extend_from_slice(body);
     answer
 }
 
 /// An address that refuses connections.
 pub fn refusing() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 /// An instance of `api/t` that answers below `/api/t/`, of which `/api/t` is cut off.
@@ -297,7 +306,9 @@ pub fn router_with(limits: Limits, workers: usize, addresses: &[SocketAddr]) -> 
     })
     .unwrap();
     let instances = addresses.iter().enumerate();
-    let instances: Vec<_> = instances.map(|(at, to)| instance(&format!("t-{at}"), *to)).collect();
+    let instances: Vec<_> = instances
+        .map(|(at, to)| instance(&format!("t-{at}"), *to))
+        .collect();
     router.publish(&instances);
     router
 }

@@ -1,0 +1,158 @@
+//! What fuzzers and property tests ask of everything that reads bytes from outside: each takes
+//! any bytes, and panics when an invariant does not hold.
+
+use hydrant_contracts::{Caller, Endpoint};
+
+use crate::decide::{self, Listener};
+use crate::http1::Forward;
+use crate::http1::body::{Body, Framing};
+use crate::http1::head::{fields, parse_request};
+use crate::http1::response::{Onward, parse_response};
+use crate::snapshot::Snapshot;
+
+const FORWARD: Forward<'static> = Forward {
+    strip: 0,
+    client: "127.0.0.1",
+    default_host: "localhost",
+    caller: "outside",
+    keep_token: false,
+};
+
+/// A head that is accepted goes on as a head that is read the same.
+pub fn request_head(bytes: &[u8]) {
+    let mut room = fields();
+    let Ok(Some(head)) = parse_request(bytes, &mut room) else {
+        return;
+    };
+    let mut out = Vec::new();
+    head.write(bytes, &FORWARD, &mut out);
+    let mut room = fields();
+    // Only what was added can make it too large.
+    if let Ok(again) = parse_request(&out, &mut room) {
+        let again = again.expect("what goes on is complete");
+        assert_eq!(
+            again.len,
+            out.len(),
+            "what goes on ends where it seems to end"
+        );
+        assert_eq!((again.method, again.path), (head.method, head.path));
+        assert_eq!(again.framing, head.framing);
+        assert!(again.token.is_none());
+    }
+}
+
+/// The same for answers.
+pub fn response_head(bytes: &[u8]) {
+    let mut room = fields();
+    let Ok(Some(head)) = parse_response(bytes, &mut room, false) else {
+        return;
+    };
+    let onward = Onward {
+        http11: true,
+        close: false,
+        cut: b"/api/t",
+    };
+    let mut out = Vec::new();
+    head.write(bytes, onward, &mut out);
+    let mut room = fields();
+    if let Ok(again) = parse_response(&out, &mut room, false) {
+        let again = again.expect("what goes on is complete");
+        assert_eq!((again.len, again.status), (out.len(), head.status));
+        assert_eq!(again.framing, head.framing);
+    }
+}
+
+/// Where a chunked body ends does not depend on how it arrives.
+pub fn chunks(bytes: &[u8]) {
+    let mut whole = Body::new(Framing::Chunked, true);
+    let at_once = whole.scan(bytes, None);
+    let mut body = Body::new(Framing::Chunked, true);
+    let mut total = 0;
+    let by_bytes = bytes.iter().try_for_each(|byte| {
+        total += body.scan(std::slice::from_ref(byte), None)?;
+        Ok(())
+    });
+    assert_eq!(at_once, by_bytes.map(|()| total));
+    if at_once.is_ok() {
+        assert_eq!(whole.is_done(), body.is_done());
+    }
+}
+
+/// Any target gets a decision.
+pub fn decide(bytes: &[u8]) {
+    let snapshot = Snapshot::empty(1);
+    for listener in [Listener::Public, Listener::Local] {
+        let request = decide::Request {
+            listener,
+            caller: &Caller::Outside,
+            method: b"GET",
+            target: bytes,
+        };
+        assert!(
+            decide::decide(&snapshot, &request).is_err(),
+            "nothing is registered"
+        );
+    }
+}
+
+/// An endpoint that is accepted prints itself.
+pub fn endpoint(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(endpoint) = text.parse::<Endpoint>() {
+        let printed = endpoint.to_string();
+        assert!(printed == text || printed == format!("{text}/"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes that get far: pieces of messages, put together at random.
+    fn messages() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just(&b"GET /api/t/ HTTP/1.1\r\n"[..]),
+            Just(&b"POST http://a/b?c HTTP/1.1\r\n"[..]),
+            Just(&b"HTTP/1.1 200 OK\r\n"[..]),
+            Just(&b"HTTP/1.0 302 Found\r\n"[..]),
+            Just(&b"Host: test\r\n"[..]),
+            Just(&b"Content-Length: 5\r\n"[..]),
+            Just(&b"Transfer-Encoding: chunked\r\n"[..]),
+            Just(&b"Connection: close, x\r\n"[..]),
+            Just(&b"Location: /x\r\n"[..]),
+            Just(&b"Upgrade: y\r\n"[..]),
+            Just(&b"x: y\r\n"[..]),
+            Just(&b"\r\n"[..]),
+            Just(&b"5\r\nhello\r\n"[..]),
+            Just(&b"0\r\n"[..]),
+            Just(&b"\n"[..]),
+            Just(&b"/api/t/%2e"[..]),
+            Just(&b" \0:"[..]),
+        ];
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    fn all(bytes: &[u8]) {
+        request_head(bytes);
+        response_head(bytes);
+        chunks(bytes);
+        decide(bytes);
+        endpoint(bytes);
+    }
+
+    proptest! {
+        #[test]
+        fn invariants_hold_for_noise(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            all(&bytes);
+        }
+
+        #[test]
+        fn invariants_hold_for_what_resembles_messages(bytes in messages()) {
+            all(&bytes);
+        }
+    }
+}
