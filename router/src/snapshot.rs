@@ -218,7 +218,9 @@ impl Snapshot {
             gone_since: None,
         };
         if service.instances.is_empty() {
-            service.gone_since = before.and_then(|service| service.gone_since).or(Some(now));
+            let since = before.and_then(|service| service.gone_since);
+            service.gone_since = since.or(Some(now));
+            service.methods = before.map_or_else(HashMap::new, |before| before.unanswered());
         }
         service.add_endpoints();
         service
@@ -334,6 +336,16 @@ impl Service {
                 .iter()
                 .zip(instances)
                 .all(|(ours, theirs)| ours.info == **theirs)
+    }
+
+    /// Its methods when no instance is left that answers them.
+    fn unanswered(&self) -> HashMap<Arc<str>, Endpoint> {
+        let nobody: Arc<[Arc<Instance>]> = Arc::new([]);
+        let without = |(name, method): (&Arc<str>, &Endpoint)| {
+            let candidates = Arc::clone(&nobody);
+            (Arc::clone(name), method.with(candidates))
+        };
+        self.methods.iter().map(without).collect()
     }
 
     /// Whether any instance gets requests.
@@ -493,6 +505,14 @@ impl CandidateSets {
 }
 
 impl Endpoint {
+    fn with(&self, candidates: Arc<[Arc<Instance>]>) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            candidates,
+            ..*self
+        }
+    }
+
     /// How many bytes of the path are cut off before `instance` sees it.
     pub fn strip(&self, instance: &Instance) -> usize {
         match self.strip {

@@ -23,10 +23,6 @@ use crate::refusal::{Reason, Refusal};
 use crate::snapshot::Instance;
 use crate::worker::Worker;
 
-/// The longest wait for the head of an answer when the caller named none. A stream that waits
-/// for its first message may be silent for long.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-
 /// A request on its way: what its attempts share.
 struct Exchange<'a> {
     worker: &'a Worker,
@@ -150,14 +146,15 @@ impl Exchange<'_> {
         }
         let (cut, seen) = self.route.split(&self.target, instance);
         let request = self.request(instance, &sent, cut, seen)?;
-        let answer = self
-            .worker
-            .http2
-            .pool
-            .send(&instance.live, instance.info.http2, request);
+        let answer = self.worker.http2.pool.send(
+            &instance.live,
+            instance.info.http2,
+            request,
+            &self.worker.limits,
+        );
         let until = self
             .deadline
-            .unwrap_or_else(|| Instant::now() + LONGEST_WAIT);
+            .unwrap_or_else(|| Instant::now() + self.longest_wait());
         match tokio::time::timeout_at(until, answer).await {
             Err(_) => {
                 sent.failed(ErrorKind::Timeout, Moment::now());
@@ -218,6 +215,15 @@ impl Exchange<'_> {
             active: None,
         };
         Response::from_parts(parts, AnswerBody::Forwarded(body))
+    }
+
+    /// For a caller that named no deadline. A stream may be silent for long before its first
+    /// message.
+    fn longest_wait(&self) -> Duration {
+        match self.style {
+            Style::Plain | Style::Connect => self.worker.limits.answer,
+            Style::Grpc(_) | Style::ConnectStream(_) => self.worker.limits.stream_idle,
+        }
     }
 
     fn may_repeat(&self, failure: &Failure) -> bool {

@@ -15,14 +15,13 @@ use tokio::time::{Instant, timeout};
 use super::LocalTasks;
 use super::body::Attempt;
 use crate::instance::{ErrorKind, Live};
+use crate::listen::Limits;
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Requests of one HTTP/2 connection, above which another is opened, and the most of those.
 const STREAMS_EACH: usize = 100;
 const MAX_HTTP2: usize = 8;
-/// HTTP/1.1 connections that wait for a request, and for how long.
+/// HTTP/1.1 connections that wait for a request.
 const MAX_IDLE: usize = 32;
-const IDLE_LIMIT: Duration = Duration::from_secs(30);
 const PING_EVERY: Duration = Duration::from_secs(15);
 const PING_LIMIT: Duration = Duration::from_secs(10);
 const WINDOW: u32 = 1024 * 1024;
@@ -34,6 +33,7 @@ pub(super) struct Pool(RefCell<HashMap<u64, Rc<Connections>>>);
 #[derive(Debug, Default)]
 struct Connections {
     http2: RefCell<Vec<Http2Connection>>,
+    /// Each with the moment at which it is too old.
     http1: RefCell<Vec<(http1::SendRequest<Attempt>, Instant)>>,
     /// Held while an HTTP/2 connection is made, so that a burst of requests shares it.
     connecting: tokio::sync::Mutex<()>,
@@ -66,12 +66,13 @@ impl Pool {
         live: &Live,
         http2: bool,
         request: Request<Attempt>,
+        limits: &Limits,
     ) -> Result<Response<Incoming>, Failure> {
         let connections = self.of(live);
         if http2 {
-            connections.send_http2(live, request).await
+            connections.send_http2(live, request, limits).await
         } else {
-            connections.send_http1(live, request).await
+            connections.send_http1(live, request, limits).await
         }
     }
 
@@ -89,7 +90,7 @@ impl Connections {
     fn is_used(&self) -> bool {
         self.http1
             .borrow_mut()
-            .retain(|(sender, since)| is_fresh(sender, *since));
+            .retain(|(sender, until)| is_fresh(sender, *until));
         self.http2
             .borrow_mut()
             .retain(|connection| !connection.sender.is_closed());
@@ -100,8 +101,9 @@ impl Connections {
         &self,
         live: &Live,
         request: Request<Attempt>,
+        limits: &Limits,
     ) -> Result<Response<Incoming>, Failure> {
-        let mut connection = self.http2_connection(live).await?;
+        let mut connection = self.http2_connection(live, limits).await?;
         let _stream = Stream::begin(&connection.streams);
         connection
             .sender
@@ -110,7 +112,11 @@ impl Connections {
             .map_err(|error| failure(&error))
     }
 
-    async fn http2_connection(&self, live: &Live) -> Result<Http2Connection, Failure> {
+    async fn http2_connection(
+        &self,
+        live: &Live,
+        limits: &Limits,
+    ) -> Result<Http2Connection, Failure> {
         if let Some(connection) = self.free_http2() {
             return Ok(connection);
         }
@@ -118,7 +124,7 @@ impl Connections {
         if let Some(connection) = self.free_http2() {
             return Ok(connection);
         }
-        let connection = connect_http2(live).await?;
+        let connection = connect_http2(live, limits).await?;
         self.http2.borrow_mut().push(connection.clone());
         Ok(connection)
     }
@@ -138,18 +144,20 @@ impl Connections {
         self: Rc<Self>,
         live: &Live,
         request: Request<Attempt>,
+        limits: &Limits,
     ) -> Result<Response<Incoming>, Failure> {
         let mut sender = match self.idle_http1() {
             Some(sender) => sender,
-            None => connect_http1(live).await?,
+            None => connect_http1(live, limits).await?,
         };
         let answer = sender
             .try_send_request(request)
             .await
             .map_err(|error| failure(&error))?;
+        let idle_limit = limits.upstream_idle;
         tokio::task::spawn_local(async move {
             if sender.ready().await.is_ok() {
-                self.keep(sender);
+                self.keep(sender, idle_limit);
             }
         });
         Ok(answer)
@@ -157,25 +165,25 @@ impl Connections {
 
     fn idle_http1(&self) -> Option<http1::SendRequest<Attempt>> {
         let mut idle = self.http1.borrow_mut();
-        while let Some((sender, since)) = idle.pop() {
-            if is_fresh(&sender, since) {
+        while let Some((sender, until)) = idle.pop() {
+            if is_fresh(&sender, until) {
                 return Some(sender);
             }
         }
         None
     }
 
-    fn keep(&self, sender: http1::SendRequest<Attempt>) {
+    fn keep(&self, sender: http1::SendRequest<Attempt>, idle_limit: Duration) {
         let mut idle = self.http1.borrow_mut();
-        idle.retain(|(sender, since)| is_fresh(sender, *since));
+        idle.retain(|(sender, until)| is_fresh(sender, *until));
         if idle.len() < MAX_IDLE {
-            idle.push((sender, Instant::now()));
+            idle.push((sender, Instant::now() + idle_limit));
         }
     }
 }
 
-fn is_fresh(sender: &http1::SendRequest<Attempt>, since: Instant) -> bool {
-    sender.is_ready() && since.elapsed() < IDLE_LIMIT
+fn is_fresh(sender: &http1::SendRequest<Attempt>, until: Instant) -> bool {
+    sender.is_ready() && Instant::now() < until
 }
 
 /// A request on an HTTP/2 connection, until the head of its answer.
@@ -194,8 +202,8 @@ impl Drop for Stream {
     }
 }
 
-async fn connect(live: &Live) -> Result<TokioIo<TcpStream>, Failure> {
-    let connected = timeout(CONNECT_LIMIT, TcpStream::connect(live.address())).await;
+async fn connect(live: &Live, limits: &Limits) -> Result<TokioIo<TcpStream>, Failure> {
+    let connected = timeout(limits.connect, TcpStream::connect(live.address())).await;
     match connected {
         Ok(Ok(stream)) => {
             let _ = stream.set_nodelay(true);
@@ -206,8 +214,8 @@ async fn connect(live: &Live) -> Result<TokioIo<TcpStream>, Failure> {
     }
 }
 
-async fn connect_http2(live: &Live) -> Result<Http2Connection, Failure> {
-    let io = connect(live).await?;
+async fn connect_http2(live: &Live, limits: &Limits) -> Result<Http2Connection, Failure> {
+    let io = connect(live, limits).await?;
     let handshake = http2::Builder::new(LocalTasks)
         .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW / 4)
@@ -216,7 +224,7 @@ async fn connect_http2(live: &Live) -> Result<Http2Connection, Failure> {
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_LIMIT)
         .handshake(io);
-    let made = timeout(CONNECT_LIMIT, handshake)
+    let made = timeout(limits.connect, handshake)
         .await
         .ok()
         .and_then(Result::ok);
@@ -232,8 +240,11 @@ async fn connect_http2(live: &Live) -> Result<Http2Connection, Failure> {
     })
 }
 
-async fn connect_http1(live: &Live) -> Result<http1::SendRequest<Attempt>, Failure> {
-    let io = connect(live).await?;
+async fn connect_http1(
+    live: &Live,
+    limits: &Limits,
+) -> Result<http1::SendRequest<Attempt>, Failure> {
+    let io = connect(live, limits).await?;
     let made = http1::handshake(io).await;
     let (sender, connection) = made.map_err(|_| Failure::unsent(ErrorKind::Protocol))?;
     tokio::task::spawn_local(async move {
