@@ -8,8 +8,10 @@ use connectrpc::{
     ServiceStream,
 };
 use futures::{StreamExt as _, stream};
-use hydrant_contracts::proto::{self, campaign_event, register_event, watch_state_event};
-use hydrant_contracts::{Error, Instance};
+use hydrant_contracts::proto::{
+    self, acquire_event, campaign_event, register_event, watch_instances_event, watch_state_event,
+};
+use hydrant_contracts::{Code, Error, Instance};
 use hydrant_sdk::{Config, Hydrant};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -40,7 +42,7 @@ pub struct Inside {
     pub silent: bool,
     /// Registrations are refused with this.
     pub refuse: Option<Error>,
-    /// Only one candidate is elected, until this is called.
+    /// Of the candidate who was elected last.
     pub epoch: u64,
     registrations: Vec<mpsc::UnboundedSender<proto::RegisterEvent>>,
     candidates: Vec<mpsc::UnboundedSender<proto::CampaignEvent>>,
@@ -141,6 +143,7 @@ fn routes(seen: Seen) -> axum::Router {
     let api = Arc::new(Api(seen.clone()));
     let router = proto::RegistryExt::register(Arc::clone(&api), Router::new());
     let router = proto::ElectionExt::register(Arc::clone(&api), router);
+    let router = proto::LockExt::register(Arc::clone(&api), router);
     let router = proto::StateExt::register(api, router);
     let note = move |request: Request, next: Next| {
         seen.now().requests.push(request.headers().clone());
@@ -250,7 +253,23 @@ impl proto::Registry for Api {
         _: RequestContext,
         _: ServiceRequest<'_, proto::WatchInstancesRequest>,
     ) -> ServiceResult<ServiceStream<proto::WatchInstancesEvent>> {
-        Ok(Response::new(stream::pending().boxed()))
+        let all = watch_instances_event::All {
+            instances: self.0.now().registered.iter().map(Into::into).collect(),
+            ..Default::default()
+        };
+        let told = [
+            watch_instances_event::Event::from(all),
+            watch_instances_event::Event::Removed("test-1".into()),
+        ];
+        let told = told.map(|event| {
+            Ok(proto::WatchInstancesEvent {
+                event: Some(event),
+                ..Default::default()
+            })
+        });
+        Ok(Response::new(
+            stream::iter(told).chain(stream::pending()).boxed(),
+        ))
     }
 }
 
@@ -308,6 +327,48 @@ impl proto::Election for Api {
 }
 
 #[allow(refining_impl_trait)]
+impl proto::Lock for Api {
+    /// The lock `taken` is always held by somebody else.
+    async fn acquire(
+        &self,
+        _: RequestContext,
+        request: ServiceRequest<'_, proto::AcquireRequest>,
+    ) -> ServiceResult<ServiceStream<proto::AcquireEvent>> {
+        let joined = acquire_event::Joined {
+            lease_id: "lease-3".into(),
+            ttl_ms: self.0.now().ttl_ms,
+            ..Default::default()
+        };
+        let acquired = acquire_event::Acquired {
+            fence: 7,
+            ..Default::default()
+        };
+        let told = [acquire_event::Event::from(joined), acquired.into()].map(|event| {
+            Ok(proto::AcquireEvent {
+                event: Some(event),
+                ..Default::default()
+            })
+        });
+        let stream = if request.name == "taken" {
+            let late = Error::new(Code::DeadlineExceeded, "lock_held", "somebody holds it");
+            let late = stream::once(async move { Err(late.into()) });
+            stream::iter(told).take(1).chain(late).boxed()
+        } else {
+            stream::iter(told).chain(stream::pending()).boxed()
+        };
+        Ok(Response::new(stream))
+    }
+
+    async fn keep_alive(
+        &self,
+        _: RequestContext,
+        _: ServiceRequest<'_, proto::KeepAliveRequest>,
+    ) -> ServiceResult<proto::KeepAliveResponse> {
+        self.beat().await
+    }
+}
+
+#[allow(refining_impl_trait)]
 impl proto::State for Api {
     async fn get(
         &self,
@@ -346,12 +407,7 @@ impl proto::State for Api {
         _: RequestContext,
         _: ServiceRequest<'_, proto::CompareAndPutRequest>,
     ) -> ServiceResult<proto::PutResponse> {
-        Err(Error::new(
-            hydrant_contracts::Code::Aborted,
-            "conflict",
-            "at another revision",
-        )
-        .into())
+        Err(Error::new(Code::Aborted, "conflict", "at another revision").into())
     }
 
     async fn delete(

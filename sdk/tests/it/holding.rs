@@ -1,3 +1,4 @@
+use hydrant_contracts::proto::under::Holder;
 use hydrant_sdk::{Code, StateChange};
 
 use crate::fake_node::FakeNode;
@@ -39,6 +40,23 @@ async fn a_leader_steps_down_when_the_node_dies() {
     let leadership = soon(node.hydrant().campaign("sources")).await.unwrap();
     drop(node);
     soon(leadership.lost()).await;
+}
+
+#[tokio::test]
+async fn a_lock_has_a_fence_and_does_not_wait_for_ever() {
+    let node = FakeNode::start();
+    let hydrant = node.hydrant();
+    let lock = soon(hydrant.lock("invoice-7")).await.unwrap();
+    assert_eq!((lock.fence(), lock.is_lost()), (7, false));
+    hydrant.state().under(&lock).put("a", "1").await.unwrap();
+    let under = node.seen.now().puts[0].under.clone().into_option().unwrap();
+    assert_eq!(under.epoch, 7);
+    assert_eq!(under.holder, Some(Holder::Lock("invoice-7".into())));
+    let wait = std::time::Duration::from_millis(50);
+    let refused = soon(hydrant.lock_within("taken", wait)).await;
+    assert_eq!(refused.err().unwrap().code, Code::DeadlineExceeded);
+    drop(node);
+    soon(lock.lost()).await;
 }
 
 #[tokio::test]

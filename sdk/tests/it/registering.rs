@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use hydrant_contracts::proto;
-use hydrant_sdk::{Code, Error, Instance, InstanceState, Registration};
+use hydrant_sdk::{Code, Error, Instance, InstanceChange, InstanceState, Registration};
 
 use crate::fake_node::FakeNode;
 use crate::{soon, until};
@@ -94,4 +94,18 @@ async fn a_refusal_is_told() {
     node.seen.now().refuse = Some(refusal.clone());
     let registration = Registration::start(&node.hydrant(), instance());
     assert_eq!(soon(registration.registered()).await, Err(refusal));
+}
+
+#[tokio::test]
+async fn instances_are_discovered_and_watched() {
+    let node = FakeNode::start();
+    let hydrant = node.hydrant();
+    let registration = Registration::start(&hydrant, instance());
+    soon(registration.registered()).await.unwrap();
+    assert_eq!(hydrant.discover("test").await.unwrap(), [instance()]);
+    let mut watch = hydrant.watch("test");
+    let all = soon(watch.next()).await.unwrap();
+    assert_eq!(all, InstanceChange::All(vec![instance()]));
+    let removed = soon(watch.next()).await.unwrap();
+    assert_eq!(removed, InstanceChange::Removed("test-1".into()));
 }
