@@ -19,21 +19,29 @@ pub(crate) async fn run(global: &Global, output: &Output) -> Result<()> {
         .health(proto::HealthRequest::default())
         .await?
         .into_owned();
+    let troubles = supervised::troubles(&health.services, &Default::default());
+    // The node is well while its engines are; a person asks for the services too.
+    let all_well = health.healthy && troubles.is_empty();
     if output.json {
         output.json(&document(&health)?)?;
     } else {
-        page(&health, output)?;
+        page(&health, all_well, troubles, output)?;
     }
-    if health.healthy {
+    if all_well {
         Ok(())
     } else {
         Err(Failure::Exit(NOT_WELL))
     }
 }
 
-fn page(health: &proto::HealthResponse, output: &Output) -> Result<()> {
+fn page(
+    health: &proto::HealthResponse,
+    all_well: bool,
+    troubles: Vec<String>,
+    output: &Output,
+) -> Result<()> {
     let uptime = age(i64::try_from(health.uptime_ms).unwrap_or(i64::MAX));
-    let (word, style) = well(health.healthy);
+    let (word, style) = well(all_well);
     output.text(&format!(
         "server {} is {}; hydrant {}, up for {uptime}\n\n",
         printable(&health.server),
@@ -48,7 +56,6 @@ fn page(health: &proto::HealthResponse, output: &Output) -> Result<()> {
     output.text("\n")?;
     let instances = list::from_wire(&health.instances)?;
     output.table(&list::table(&instances, Clock::system().unix_ms()))?;
-    let troubles = supervised::troubles(&health.services, &Default::default());
     list::print_notes(troubles.into_iter(), output)
 }
 

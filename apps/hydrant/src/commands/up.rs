@@ -146,7 +146,10 @@ impl Shown<'_> {
                 &format!("Hydrant is ready, after {seconds:.1} s."),
             ),
             missing => {
-                let text = format!("Hydrant runs, but not all is ready: {}", missing.join("; "));
+                let text = format!(
+                    "Hydrant runs, but not all is ready:\n  {}",
+                    missing.join("\n  ")
+                );
                 output.paint(Style::Bad, &text)
             }
         };

@@ -43,7 +43,6 @@ impl Setup {
     }
 
     /// `hydrant node` with the services of `text`, which is TOML, on free ports.
-    #[expect(dead_code, reason = "scenarios with their own services begin with it")]
     pub fn node(text: &str) -> Self {
         let mut setup = Self::up();
         let path = setup.folder.path().join("hydrant.toml");
@@ -63,10 +62,6 @@ impl Setup {
 
     /// Adds a configuration file to `up`.
     #[must_use]
-    #[expect(
-        dead_code,
-        reason = "scenarios with services beside the built-in ones use it"
-    )]
     pub fn config(mut self, text: &str) -> Self {
         let path = self.folder.path().join("hydrant.toml");
         fs::write(&path, text).expect("the configuration can be written");
@@ -273,16 +268,18 @@ impl Node {
     }
 
     /// Kills the node alone with SIGKILL; what it started lives on. Gives the setup, with the same
-    /// data folder, to start it again.
-    #[expect(dead_code, reason = "scenarios that start a node again use it")]
+    /// data folder and addresses, to start it again.
     pub fn kill(mut self) -> Setup {
+        let (public, local) = (self.public().to_string(), self.local().to_string());
         self.signal(Signal::KILL);
         self.wait_ended();
         let again = Setup {
             folder: self.setup.folder.clone(),
             arguments: self.setup.arguments.clone(),
             environment: self.setup.environment.clone(),
-        };
+        }
+        .override_address("--public", &public)
+        .override_address("--local", &local);
         // The clean-up belongs to the node that comes next.
         std::mem::forget(self);
         again
@@ -314,6 +311,24 @@ impl Drop for Node {
             kill(pid, Signal::KILL);
         }
     }
+}
+
+impl Setup {
+    /// The living processes of nodes on this folder, and of all that they started.
+    pub fn left(&self) -> Vec<u32> {
+        marked(self.folder.path())
+    }
+}
+
+/// Whether the long forms of the tests run.
+pub fn is_soak() -> bool {
+    std::env::var_os("HYDRANT_SOAK").is_some()
+}
+
+/// Whether a program is on this machine.
+pub fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// Sends a process a signal; one that is gone already is no failure.

@@ -3,5 +3,8 @@
 mod fake_node;
 mod golden;
 mod harness;
+mod load;
 mod output;
+mod survival;
 mod up;
+mod web;
