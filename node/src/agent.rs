@@ -60,7 +60,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Opens the node's session, listens on a free port of the loopback, and feeds the router.
+    /// Opens the node's session, listens on a free port of the loopback, and feeds the router: it
+    /// routes to the local API when this returns.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
         let engines = &parts.engines;
         let presence = Presence::open(engines.coordination.clone())
@@ -75,6 +76,7 @@ impl Agent {
         let agent = Self::new(&parts, presence, &listener)?;
         let api = agent.local_api(&parts);
         agent.run(parts, listener, api.into_router());
+        agent.table.begun().await;
         Ok(agent)
     }
 
@@ -172,6 +174,8 @@ impl Agent {
 
         let (table, shutdown) = (self.table.clone(), self.shutdown.clone());
         let own = own_instance(&parts, self.address);
+        // At once: the services of this server need the local API whatever coordination does.
+        parts.traffic.publish(std::slice::from_ref(&own));
         self.shutdown.spawn(async move {
             let coordination = &*parts.engines.coordination;
             table

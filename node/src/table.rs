@@ -35,24 +35,34 @@ pub(crate) struct Known {
 
 /// The table as it was last published to the router.
 pub(crate) struct Table {
-    published: watch::Sender<Arc<Instances>>,
+    /// `None` until coordination has told what there is.
+    published: watch::Sender<Option<Arc<Instances>>>,
 }
 
 impl Table {
     pub(crate) fn new() -> Self {
         Self {
-            published: watch::Sender::new(Arc::default()),
+            published: watch::Sender::new(None),
         }
     }
 
     /// The instances that are published now.
     pub(crate) fn instances(&self) -> Arc<Instances> {
-        self.published.borrow().clone()
+        self.published.borrow().clone().unwrap_or_default()
     }
 
     /// Changes whenever a table is published.
-    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Instances>> {
+    pub(crate) fn changes(&self) -> watch::Receiver<Option<Arc<Instances>>> {
         self.published.subscribe()
+    }
+
+    /// Waits for the first table, but not for long: the node can do without.
+    pub(crate) async fn begun(&self) {
+        let mut published = self.published.subscribe();
+        let first = published.wait_for(Option::is_some);
+        if tokio::time::timeout(SHOWN_WITHIN, first).await.is_err() {
+            tracing::warn!("coordination has not told the instances of the fleet yet");
+        }
     }
 
     /// Waits until the router's table is as new as `revision` of `key`, but not for long: the
@@ -60,9 +70,8 @@ impl Table {
     pub(crate) async fn shows(&self, key: &Key, revision: u64) {
         let mut published = self.published.subscribe();
         let shown = published.wait_for(|instances| {
-            instances
-                .get(key)
-                .is_some_and(|known| known.revision >= revision)
+            let known = instances.as_ref().and_then(|instances| instances.get(key));
+            known.is_some_and(|known| known.revision >= revision)
         });
         if tokio::time::timeout(SHOWN_WITHIN, shown).await.is_err() {
             tracing::warn!(%key, "the routing table does not follow coordination");
@@ -73,7 +82,7 @@ impl Table {
     pub(crate) async fn has_ready(&self, id: &InstanceId) {
         let mut published = self.published.subscribe();
         let ready = published.wait_for(|instances| {
-            instances.values().any(|known| {
+            instances.iter().flat_map(|all| all.values()).any(|known| {
                 known.instance.id == *id && known.instance.state == InstanceState::Ready
             })
         });
@@ -89,7 +98,6 @@ impl Table {
         own: &Instance,
         shutdown: &Shutdown,
     ) {
-        traffic.publish(std::slice::from_ref(own));
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         let prefix = INSTANCES.parse().expect("the prefix is valid");
         while !shutdown.has_begun() {
@@ -125,7 +133,8 @@ impl Table {
                 .chain([own.clone()])
                 .collect();
             traffic.publish(&routed);
-            self.published.send_replace(Arc::new(instances.clone()));
+            self.published
+                .send_replace(Some(Arc::new(instances.clone())));
         }
     }
 }

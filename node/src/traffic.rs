@@ -3,7 +3,7 @@
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use hydrant_contracts::{Error, Instance, InstanceId, Pattern, proto};
+use hydrant_contracts::{Instance, InstanceId, Pattern, proto};
 use hydrant_router::stats::prometheus;
 use hydrant_router::{
     EndpointStats, Explanation, InstanceStats, Listener, Moment, Router, explain,
@@ -124,17 +124,11 @@ fn endpoint_stats(stats: &EndpointStats) -> proto::EndpointStats {
 }
 
 fn explanation(explained: Explanation) -> proto::ExplainResponse {
-    let refusal = explained.refusal.as_ref().map(Error::from);
-    let status = explained.refusal.as_ref().map(|r| r.reason.status());
+    let reason = explained.refusal.map(|refusal| refusal.reason);
     proto::ExplainResponse {
-        outcome: if refusal.is_some() {
-            "refuse"
-        } else {
-            "forward"
-        }
-        .into(),
-        status: status.unwrap_or(0).into(),
-        reason: refusal.map_or_else(String::new, |refusal| refusal.to_string()),
+        outcome: reason.map_or("forward", |_| "refuse").into(),
+        status: reason.map_or(0, |reason| reason.status()).into(),
+        reason: reason.map_or("", |reason| reason.as_str()).into(),
         rule: explained.rule,
         caller: explained.caller,
         candidates: explained.candidates.into_iter().map(candidate).collect(),

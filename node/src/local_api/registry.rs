@@ -130,7 +130,7 @@ fn matching(instances: &Instances, pattern: &Pattern) -> ById {
 
 /// All that matches, then a change at a time. A slow watcher skips what is history by now.
 fn changes(
-    table: watch::Receiver<Arc<Instances>>,
+    table: watch::Receiver<Option<Arc<Instances>>>,
     pattern: Pattern,
 ) -> impl Stream<Item = Result<proto::WatchInstancesEvent, Error>> {
     let known: Option<ById> = None;
@@ -144,7 +144,8 @@ fn changes(
                     if known.is_some() {
                         table.changed().await.ok()?;
                     }
-                    let now = matching(&table.borrow_and_update(), &pattern);
+                    let instances = table.borrow_and_update().clone().unwrap_or_default();
+                    let now = matching(&instances, &pattern);
                     pending = match &known {
                         None => VecDeque::from([all(&now)]),
                         Some(before) => difference(before, &now),

@@ -2,6 +2,7 @@
 
 mod authority;
 mod election;
+mod node;
 mod pages;
 mod registry;
 mod sessions;

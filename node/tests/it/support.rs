@@ -90,7 +90,7 @@ pub struct Client {
 }
 
 impl Client {
-    fn new(http: &HttpClient, config: &ClientConfig) -> Self {
+    pub fn new(http: &HttpClient, config: &ClientConfig) -> Self {
         Self {
             registry: proto::RegistryClient::new(http.clone(), config.clone()),
             election: proto::ElectionClient::new(http.clone(), config.clone()),
