@@ -229,3 +229,166 @@ pub(crate) fn none_left(route: &Route<'_>, tried: &Tried) -> Refusal {
     Refusal::new(Reason::NoHealthyInstance, message)
         .mend(format!("`hydrant stats {service}` shows what fails"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use hydrant_contracts as contracts;
+
+    use super::*;
+    use crate::endpoint::EndpointId;
+    use crate::instance::{ErrorKind, InFlight, Live};
+
+    fn candidates(count: u16) -> Vec<Arc<Instance>> {
+        (0..count).map(candidate).collect()
+    }
+
+    fn candidate(number: u16) -> Arc<Instance> {
+        let address = ([127, 0, 0, 1], number).into();
+        let info = contracts::Instance {
+            id: format!("i-{number}").parse().unwrap(),
+            service: "api/web".parse().unwrap(),
+            version: "1.0.0".parse().unwrap(),
+            server: "one".into(),
+            address,
+            http2: false,
+            methods: Vec::new(),
+            prefixes: Vec::new(),
+            state: contracts::InstanceState::Ready,
+            detail: String::new(),
+            since_unix_ms: 0,
+            pid: 0,
+        };
+        let live = Live::new(address, 1, Arc::default());
+        Arc::new(Instance { info, live })
+    }
+
+    fn chosen(
+        candidates: &[Arc<Instance>],
+        tried: &Tried,
+        now: Moment,
+        seed: u64,
+    ) -> Option<usize> {
+        let chooser = Chooser { worker: 0, now };
+        let picked = pick(
+            candidates,
+            tried,
+            chooser,
+            &mut fastrand::Rng::with_seed(seed),
+        )?;
+        candidates
+            .iter()
+            .position(|other| Arc::ptr_eq(other, picked.instance))
+    }
+
+    /// How often each is chosen out of a thousand times.
+    fn shares(candidates: &[Arc<Instance>], now: Moment) -> BTreeMap<usize, usize> {
+        let mut shares = BTreeMap::new();
+        for seed in 0..1000 {
+            let chosen = chosen(candidates, &Tried::default(), now, seed);
+            chosen
+                .into_iter()
+                .for_each(|at| *shares.entry(at).or_default() += 1);
+        }
+        shares
+    }
+
+    fn serve(instance: &Instance, latency: Duration, now: Moment) {
+        let request = InFlight::begin(&*instance.live, 0, EndpointId::default(), now);
+        request.answered(200, now.after(latency));
+    }
+
+    fn fail(instance: &Instance, kind: ErrorKind, now: Moment) {
+        InFlight::begin(&*instance.live, 0, EndpointId::default(), now).failed(kind, now);
+    }
+
+    #[test]
+    fn equals_share_alike() {
+        let shares = shares(&candidates(5), Moment::now());
+        assert!(shares.len() == 5 && shares.values().all(|share| (140..260).contains(share)));
+    }
+
+    #[test]
+    fn the_slow_and_the_busy_get_less() {
+        let (candidates, now) = (candidates(2), Moment::now());
+        serve(&candidates[0], Duration::from_millis(5), now);
+        serve(&candidates[1], Duration::from_millis(50), now);
+        let later = now.after(Duration::from_millis(60));
+        assert_eq!(shares(&candidates, later), BTreeMap::from([(0, 1000)]));
+        let busy: Vec<_> = (0..20)
+            .map(|_| InFlight::begin(&*candidates[0].live, 0, EndpointId::default(), later))
+            .collect();
+        assert_eq!(shares(&candidates, later), BTreeMap::from([(1, 1000)]));
+        drop(busy);
+    }
+
+    #[test]
+    fn an_idle_instance_is_forgiven_its_slowness() {
+        let (candidates, now) = (candidates(2), Moment::now());
+        serve(&candidates[0], Duration::from_secs(1), now);
+        let mut now = now.after(Duration::from_secs(1));
+        for _ in 0..120 {
+            serve(&candidates[1], Duration::from_millis(5), now);
+            now = now.after(Duration::from_secs(1));
+        }
+        assert_eq!(shares(&candidates, now), BTreeMap::from([(0, 1000)]));
+    }
+
+    #[test]
+    fn failing_fast_is_not_fast() {
+        let (candidates, now) = (candidates(2), Moment::now());
+        serve(&candidates[0], Duration::from_millis(50), now);
+        fail(&candidates[1], ErrorKind::Closed, now);
+        let later = now.after(Duration::from_millis(60));
+        assert_eq!(shares(&candidates, later), BTreeMap::from([(0, 1000)]));
+    }
+
+    #[test]
+    fn one_that_refuses_is_out_at_once_and_one_that_fails_again_and_again_too() {
+        let (candidates, now) = (candidates(3), Moment::now());
+        fail(&candidates[0], ErrorKind::Connect, now);
+        (0..5).for_each(|_| fail(&candidates[1], ErrorKind::Closed, now));
+        assert_eq!(shares(&candidates, now), BTreeMap::from([(2, 1000)]));
+        // With nothing better left, one that only fails is better than one that refuses.
+        let mut tried = Tried::default();
+        tried.add(&candidates[2]);
+        assert_eq!(chosen(&candidates, &tried, now, 1), Some(1));
+        tried.add(&candidates[1]);
+        assert_eq!(chosen(&candidates, &tried, now, 1), None);
+        let due = now.after(Duration::from_millis(101));
+        assert_eq!(
+            chosen(&candidates, &tried, due, 1),
+            Some(0),
+            "its trial is due"
+        );
+    }
+
+    #[test]
+    fn what_is_not_its_fault_ejects_nobody() {
+        let (candidates, now) = (candidates(1), Moment::now());
+        for _ in 0..20 {
+            fail(&candidates[0], ErrorKind::Local, now);
+            drop(InFlight::begin(
+                &*candidates[0].live,
+                0,
+                EndpointId::default(),
+                now,
+            ));
+        }
+        assert!(!candidates[0].live.is_ejected(now));
+    }
+
+    #[test]
+    fn a_request_tries_no_instance_twice() {
+        let (candidates, now) = (candidates(4), Moment::now());
+        for seed in 0..100 {
+            let mut tried = Tried::default();
+            while let Some(at) = chosen(&candidates, &tried, now, seed) {
+                assert!(!tried.contains(&candidates[at]));
+                tried.add(&candidates[at]);
+            }
+            assert_eq!(tried.len(), 4);
+        }
+    }
+}

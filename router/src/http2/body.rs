@@ -156,7 +156,7 @@ impl Body for Attempt {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.upload.0.borrow().size.clone()
+        self.upload.0.borrow().size
     }
 }
 
