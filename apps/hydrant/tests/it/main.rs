@@ -5,6 +5,7 @@ mod golden;
 mod harness;
 mod load;
 mod output;
+mod run;
 mod survival;
 mod up;
 mod web;
