@@ -63,8 +63,6 @@ enum Then {
     Reset,
     /// The client speaks HTTP/2.
     Http2,
-    /// It carries another protocol from now on.
-    Tunnel(Box<(TcpStream, Vec<u8>)>),
 }
 
 /// Serves a connection to its end.
@@ -93,9 +91,8 @@ pub(crate) async fn serve(
     };
     match then {
         Then::Next | Then::Close => {}
-        Then::Linger => linger(client.stream).await,
+        Then::Linger => linger(&worker, client.stream).await,
         Then::Reset => reset(&client.stream),
-        Then::Tunnel(upstream) => Box::pin(tunnel::run(&worker, client, *upstream)).await,
         Then::Http2 => {
             let Client {
                 stream,
@@ -359,8 +356,8 @@ enum Attempt {
     Over(Then),
     /// The instance failed, and the client knows nothing of it.
     Failed(ErrorKind),
-    /// The client's body is malformed.
-    BadBody(&'static str),
+    /// The client's body is malformed, or came too late.
+    Refused(Refusal),
 }
 
 /// Sends the request to an instance, and to others when that fails and may be repeated.
@@ -392,7 +389,7 @@ async fn deliver(worker: &Worker, client: &mut Client, accepted: Accepted<'_>) -
                     .give_buffer(std::mem::take(&mut request.bytes));
                 return then;
             }
-            Attempt::BadBody(what) => break Refusal::new(Reason::BadRequest, what),
+            Attempt::Refused(refusal) => break refusal,
             Attempt::Failed(kind) => {
                 let untouched = request.is_untouched();
                 let allowed = kind != ErrorKind::Timeout
@@ -476,8 +473,10 @@ async fn attempt(
             End::Complete => return Attempt::Over(finish(worker, exchange, live.key())),
             End::Upgraded => {
                 let part = std::mem::take(&mut exchange.part);
-                let tunnel = Box::new((exchange.into_upstream(), part));
-                return Attempt::Over(Then::Tunnel(tunnel));
+                let upstream = exchange.into_upstream();
+                // It counts as in flight as long as it lives.
+                Box::pin(tunnel::run(worker, client, upstream, part)).await;
+                return Attempt::Over(Then::Close);
             }
             End::Failed(kind) => {
                 drop(exchange);
@@ -498,7 +497,13 @@ async fn attempt(
                     Then::Close
                 });
             }
-            End::BadBody(what) => return Attempt::BadBody(what),
+            End::BadBody(what) => {
+                return Attempt::Refused(Refusal::new(Reason::BadRequest, what));
+            }
+            End::ClientLate => {
+                let message = "the body of the request did not arrive in time";
+                return Attempt::Refused(Refusal::new(Reason::HeadTimeout, message));
+            }
             End::ClientGone => return Attempt::Over(Then::Close),
         }
     }
@@ -539,15 +544,14 @@ fn finish(worker: &Worker, exchange: Exchange<'_, '_>, key: u64) -> Then {
 
 /// Closes so that the client can read what it was told: what it still sends is read for a while,
 /// since a close with unread bytes would reset the connection and take the answer with it.
-async fn linger(mut stream: TcpStream) {
+async fn linger(worker: &Worker, mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
     }
     let mut left = LINGER_BYTES;
-    let mut sink = vec![0; 16 * 1024];
     let discard = async {
         loop {
-            let read = tokio::io::AsyncReadExt::read(&mut stream, &mut sink);
+            let read = poll_fn(|cx| worker.scratch.poll_read(&mut stream, cx));
             match tokio::time::timeout(LINGER_IDLE, read).await {
                 Ok(Ok(count)) if count > 0 && count < left => left -= count,
                 _ => return,

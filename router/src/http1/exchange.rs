@@ -42,7 +42,9 @@ pub(super) enum End {
     Broken(ErrorKind),
     /// The client's body is malformed: how. None of the answer was forwarded.
     BadBody(&'static str),
-    /// The client went away.
+    /// The client did not send its body in time. None of the answer was forwarded.
+    ClientLate,
+    /// The client went away, or does not take its answer.
     ClientGone,
 }
 
@@ -148,11 +150,41 @@ impl<'x, 'l> Exchange<'x, 'l> {
         if let Poll::Ready(Err(Stop(end))) = self.poll_download(cx) {
             return Poll::Ready(end);
         }
-        let late = self.request.deadline.as_mut();
-        if late.is_some_and(|late| late.as_mut().poll(cx).is_ready()) || self.client.alarm.rings() {
-            return Poll::Ready(self.failure(ErrorKind::Timeout));
+        let deadline = self.request.deadline.as_mut();
+        if deadline.is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready())
+            || self.client.alarm.rings()
+        {
+            return Poll::Ready(self.late());
         }
         Poll::Pending
+    }
+
+    /// Time is up: who let the other wait?
+    fn late(&self) -> End {
+        if self.client_is_slow() {
+            End::ClientGone
+        } else if self.awaits_body() && !self.forwarded {
+            End::ClientLate
+        } else {
+            self.failure(ErrorKind::Timeout)
+        }
+    }
+
+    /// Some of the answer waits for the client to take it.
+    fn client_is_slow(&self) -> bool {
+        match &self.download {
+            Download::Splicing(splice) => splice.waits_for_sink(),
+            _ => self.written < self.answer.len(),
+        }
+    }
+
+    /// The instance has all of the request that has come so far.
+    fn awaits_body(&self) -> bool {
+        match &self.upload {
+            Upload::Reading => true,
+            Upload::Splicing(splice) => !splice.waits_for_sink(),
+            _ => false,
+        }
     }
 
     fn failure(&self, kind: ErrorKind) -> End {
@@ -166,14 +198,12 @@ impl<'x, 'l> Exchange<'x, 'l> {
     /// Something moved: the time that may pass until the next move begins anew.
     fn touch(&self) {
         let limits = &self.worker.limits;
-        let client_is_slow = match &self.download {
-            Download::Splicing(splice) => splice.waits_for_sink(),
-            _ => self.written < self.answer.len(),
-        };
+        let has_length = matches!(self.request.body, Body::Length(_));
         let limit = match (&self.download, &self.upload) {
-            _ if client_is_slow => limits.send,
+            _ if self.client_is_slow() => limits.send,
             (Download::Head, Upload::Sent) => limits.answer,
             (Download::Head, Upload::Sending | Upload::Refused) => limits.send,
+            (Download::Head, _) if has_length => limits.send,
             _ => limits.stream_idle,
         };
         self.client.alarm.set(limit);

@@ -82,20 +82,24 @@ impl Flow {
     }
 }
 
-/// Joins a client and an instance; with the instance comes what it sent behind its answer.
-pub(super) async fn run(worker: &Worker, client: Client, upstream: (TcpStream, Vec<u8>)) {
+/// Joins a client and an instance, which has sent `part` behind its answer already.
+pub(super) async fn run(
+    worker: &Worker,
+    client: &mut Client,
+    mut upstream: TcpStream,
+    part: Vec<u8>,
+) {
     let Client {
-        mut stream,
+        stream,
         stash,
         alarm,
         ..
     } = client;
-    let (mut upstream, part) = upstream;
-    let (mut up, mut down) = (Flow::new(stash), Flow::new(part));
+    let (mut up, mut down) = (Flow::new(std::mem::take(stash)), Flow::new(part));
     alarm.set(worker.limits.stream_idle);
     poll_fn(|cx| {
-        let going_up = up.poll(&worker.scratch, &mut stream, &mut upstream, cx);
-        let going_down = down.poll(&worker.scratch, &mut upstream, &mut stream, cx);
+        let going_up = up.poll(&worker.scratch, stream, &mut upstream, cx);
+        let going_down = down.poll(&worker.scratch, &mut upstream, stream, cx);
         if std::mem::take(&mut up.moved) | std::mem::take(&mut down.moved) {
             alarm.set(worker.limits.stream_idle);
         }

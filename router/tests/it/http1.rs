@@ -607,6 +607,28 @@ fn an_instance_that_never_answers_ends_with_504() {
 }
 
 #[test]
+fn a_body_that_does_not_come_ends_with_408() {
+    let backend = Backend::echo();
+    let limits = Limits {
+        send: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let router = router_with(limits, 1, &[backend.address]);
+    let mut wire = client(&router);
+    wire.send("POST /api/t/ HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nhe");
+    let answer = wire.answer();
+    assert_eq!(
+        (answer.status(), answer.header("connection")),
+        (408, Some("close"))
+    );
+    assert_eq!(
+        client(&router).get("/api/t/").status(),
+        200,
+        "the instance is not to blame"
+    );
+}
+
+#[test]
 fn a_location_leads_back_below_the_prefix() {
     let backend = Backend::answering(|_| {
         b"HTTP/1.1 302 Found\r\nlocation: /new?a\r\ncontent-length: 0\r\n\r\n".to_vec()
