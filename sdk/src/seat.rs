@@ -100,7 +100,8 @@ impl<Req: Message + JsonSerialize + Clone> Claim<Req> {
             validity: Arc::clone(&validity),
         };
         let (tell, taken) = oneshot::channel();
-        let task = tokio::spawn(hold(hydrant.clone(), lease, events, tell));
+        let mark = self.mark.clone();
+        let task = tokio::spawn(hold(hydrant.clone(), lease, events, mark, tell));
         let task = AbortOnDropHandle::new(task);
         let epoch = taken.await.unwrap_or_else(|_| Err(stream_ended()))?;
         let stamp = Stamp {
@@ -126,6 +127,7 @@ async fn hold<Event: Contest>(
     hydrant: Hydrant,
     lease: Lease,
     mut events: Events<Event>,
+    mark: Mark,
     tell: oneshot::Sender<Result<u64, Error>>,
 ) {
     let mut tell = Some(tell);
@@ -136,7 +138,7 @@ async fn hold<Event: Contest>(
     lease.validity.end();
     match tell {
         Some(tell) => drop(tell.send(Err(error))),
-        None => tracing::warn!(%error, "lost what it held"),
+        None => tracing::warn!(%error, seat = ?mark, "lost what it held"),
     }
 }
 

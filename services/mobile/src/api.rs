@@ -255,7 +255,7 @@ mod tests {
             (
                 "/v1/init?platform=ios&version=1&locale=en",
                 400,
-                "invalid_name",
+                "bad_request",
             ),
             ("/v1/other", 404, "no_such_page"),
         ] {

@@ -24,7 +24,7 @@ impl Parameters {
     pub(crate) fn check(query: Query) -> Result<Self, Error> {
         Ok(Self {
             platform: platform(&required(query.platform, "platform")?)?,
-            version: required(query.version, "version")?.parse()?,
+            version: version(&required(query.version, "version")?)?,
             locale: locale(required(query.locale, "locale")?)?,
         })
     }
@@ -39,6 +39,11 @@ fn platform(text: &str) -> Result<&'static str, Error> {
         .into_iter()
         .find(|known| *known == text)
         .ok_or_else(|| refuse(format!("`platform` is one of {}", PLATFORMS.join(", "))))
+}
+
+fn version(text: &str) -> Result<Version, Error> {
+    text.parse()
+        .map_err(|_| refuse("`version` is a semantic version, as 7.2.1".into()))
 }
 
 /// A language tag as `en` or `en-US` (BCP 47, without checking that it is registered).
