@@ -28,7 +28,10 @@ struct Flow {
 }
 
 impl Onboarding for Flow {
-    #[expect(refining_impl_trait, reason = "the trait promises less than this flow returns")]
+    #[expect(
+        refining_impl_trait,
+        reason = "the trait promises less than this flow returns"
+    )]
     async fn onboard(
         &self,
         _: RequestContext,
