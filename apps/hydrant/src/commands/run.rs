@@ -8,6 +8,9 @@ mod node;
 mod plan;
 mod probe;
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use clap::Args;
@@ -87,6 +90,8 @@ pub(crate) async fn run(global: &Global, args: RunArgs) -> Result<()> {
     let plan = Plan::new(args)?;
     let node = Node::find(global, &plan.service).await?;
     plan.check_port_is_free().await?;
+    // Before there is a server that an unheard signal would leave behind.
+    let signal = listen_for_signals().await?;
     let child =
         Child::spawn(&plan, &node).map_err(|error| plan::cannot_start(&plan.command[0], &error))?;
     let hydrant = Hydrant::new(node.config()?)?;
@@ -99,7 +104,7 @@ pub(crate) async fn run(global: &Global, args: RunArgs) -> Result<()> {
         node,
         registration,
     };
-    shim.run(child).await
+    shim.run(child, signal).await
 }
 
 struct Shim {
@@ -124,10 +129,10 @@ enum Stop {
 }
 
 impl Shim {
-    async fn run(mut self, first: Child) -> Result<()> {
+    async fn run(mut self, first: Child, signal: Signalled) -> Result<()> {
         let mut current = Some(first);
         let stop = tokio::select! {
-            stop = stop_asked(&self.registration, &self.plan) => stop,
+            stop = stop_asked(&self.registration, &self.plan, signal) => stop,
             never = keep_running(
                 &self.plan, &self.node, &self.registration, &self.probe,
                 &mut self.backoff, &mut self.restarts, &mut current,
@@ -167,7 +172,20 @@ impl Shim {
     }
 }
 
-async fn stop_asked(registration: &Registration, plan: &Plan) -> Stop {
+/// Resolves when this process is asked to end.
+type Signalled = Pin<Box<dyn Future<Output = std::io::Result<&'static str>>>>;
+
+/// Signals are heard from the return of this on, also before the future is awaited.
+async fn listen_for_signals() -> Result<Signalled> {
+    let mut signal: Signalled = Box::pin(termination_signal());
+    match poll_fn(|context| Poll::Ready(signal.as_mut().poll(context))).await {
+        Poll::Pending => Ok(signal),
+        Poll::Ready(Ok(_)) => Err(Failure::Exit(0)),
+        Poll::Ready(Err(error)) => Err(system("cannot await signals", &error, "try again")),
+    }
+}
+
+async fn stop_asked(registration: &Registration, plan: &Plan, signal: Signalled) -> Stop {
     let refused = async {
         match registration.registered().await {
             Err(error) => error,
@@ -175,7 +193,7 @@ async fn stop_asked(registration: &Registration, plan: &Plan) -> Stop {
         }
     };
     tokio::select! {
-        signal = termination_signal() => match signal {
+        signal = signal => match signal {
             Ok(signal) => Stop::Asked(signal.into()),
             Err(error) => Stop::Broken(error),
         },
