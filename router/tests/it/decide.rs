@@ -607,3 +607,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn statistics_add_up_and_prometheus_can_read_them() {
+    let now = Moment::now();
+    let (one, two) = (instance("api/files", 1), instance("api/files", 2));
+    let snapshot = Snapshot::empty(2).next(&[one, two], now);
+    let service = snapshot.services().next().unwrap();
+    for worker in 0..2 {
+        let live = &*service.instances[0].live;
+        let request = InFlight::begin(live, worker, EndpointId::default(), now);
+        request.answered(200, now.after(Duration::from_millis(40)));
+        let request = InFlight::begin(live, worker, EndpointId::default(), now);
+        request.failed(ErrorKind::Timeout, now);
+    }
+    let stats = hydrant_router::stats::instances(&snapshot, &"api/*".parse().unwrap(), now);
+    assert_eq!((stats[0].requests, stats[0].errors["timeout"]), (4, 2));
+    assert!((39_000..41_000).contains(&stats[0].latency.p99_us));
+    assert_eq!((stats[1].requests, stats[1].endpoints.len()), (0, 0));
+    let text = hydrant_router::stats::prometheus(&snapshot, now);
+    assert!(text.contains(
+        "hydrant_instance_requests_total{tier=\"api\",service=\"files\",instance=\"api-files-1\",version=\"1.0.0\"} 4"
+    ));
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        assert!(
+            series.starts_with("hydrant_") && series.ends_with('}'),
+            "{line}"
+        );
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+    }
+}
