@@ -59,7 +59,19 @@ pub(crate) struct Worker {
 #[derive(Debug)]
 struct Current {
     cache: arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
-    snapshot: Rc<Arc<Snapshot>>,
+    snapshot: Rc<Held>,
+}
+
+/// A snapshot that a worker holds once, however many of its requests use it.
+#[derive(Debug)]
+pub(crate) struct Held(Arc<Snapshot>);
+
+impl std::ops::Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
 }
 
 /// What a worker is made of.
@@ -90,7 +102,7 @@ impl Worker {
             alarms: Rc::default(),
             rng: RefCell::new(fastrand::Rng::new()),
             current: RefCell::new(Current {
-                snapshot: Rc::new(parts.snapshot.load_full()),
+                snapshot: Rc::new(Held(parts.snapshot.load_full())),
                 cache: arc_swap::Cache::new(Arc::clone(&parts.snapshot)),
             }),
             hosts: [host(&parts.public)?, host(&parts.local)?],
@@ -101,12 +113,12 @@ impl Worker {
     }
 
     /// The routing snapshot that holds now.
-    pub(crate) fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+    pub(crate) fn snapshot(&self) -> Rc<Held> {
         let mut current = self.current.borrow_mut();
         let Current { cache, snapshot } = &mut *current;
         let latest = cache.load();
-        if !Arc::ptr_eq(latest, snapshot) {
-            *snapshot = Rc::new(Arc::clone(latest));
+        if !Arc::ptr_eq(latest, &snapshot.0) {
+            *snapshot = Rc::new(Held(Arc::clone(latest)));
         }
         Rc::clone(snapshot)
     }

@@ -360,7 +360,10 @@ fn an_answer_that_breaks_off_does_not_look_complete() {
         let router = router(&[backend.address]);
         let mut wire = client(&router);
         wire.send("GET /api/t/ HTTP/1.1\r\nhost: test\r\n\r\n");
+        let begin = Instant::now();
         assert!(wire.message(false).is_none(), "{head}");
+        let took = begin.elapsed();
+        assert!(took < PATIENCE / 2, "{head}: the client was left waiting");
     }
 }
 
