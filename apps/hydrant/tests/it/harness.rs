@@ -27,7 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Setup {
     folder: Arc<TempDir>,
     arguments: Vec<String>,
-    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -38,7 +37,6 @@ impl Setup {
         Self {
             folder: Arc::new(folder),
             arguments: arguments.map(str::to_owned).to_vec(),
-            environment: Vec::new(),
         }
     }
 
@@ -73,19 +71,13 @@ impl Setup {
     /// Another address for `--public` or `--local`.
     #[must_use]
     pub fn override_address(mut self, listener: &str, address: &str) -> Self {
-        let at = self
+        if let Some(at) = self
             .arguments
             .iter()
-            .position(|argument| argument == listener);
-        self.arguments[at.expect("`up` names both") + 1] = address.to_owned();
-        self
-    }
-
-    /// Adds a variable to the environment of the node and all that it starts.
-    #[must_use]
-    #[expect(dead_code, reason = "scenarios that change levels of logs use it")]
-    pub fn variable(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.into(), value.into()));
+            .position(|argument| argument == listener)
+        {
+            self.arguments[at + 1] = address.to_owned();
+        }
         self
     }
 
@@ -103,7 +95,6 @@ impl Setup {
             .env("HOME", self.folder.path())
             .env("HYDRANT_DATA", self.data())
             .env(MARK, self.folder.path())
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }
@@ -276,7 +267,6 @@ impl Node {
         let again = Setup {
             folder: self.setup.folder.clone(),
             arguments: self.setup.arguments.clone(),
-            environment: self.setup.environment.clone(),
         }
         .override_address("--public", &public)
         .override_address("--local", &local);
