@@ -58,6 +58,23 @@ impl<'s> Route<'s> {
         self.service.is_node()
     }
 
+    /// The same endpoint in a newer snapshot: between two attempts instances come and go.
+    pub(crate) fn renewed<'n>(&self, snapshot: &'n Snapshot) -> Option<Route<'n>> {
+        let service = snapshot.service(&self.service.id)?;
+        let name = &*self.endpoint.name;
+        let endpoint = match self.endpoint.kind {
+            EndpointKind::Method => service.method(name),
+            EndpointKind::Prefix => service.prefix(name.as_bytes()),
+            EndpointKind::Page => None,
+        };
+        Some(Route {
+            service,
+            endpoint: endpoint?,
+            bare: self.bare,
+            repeatable: self.repeatable,
+        })
+    }
+
     /// The rule that led here, for people.
     pub fn rule(&self) -> String {
         let (service, name) = (&self.service.id, &self.endpoint.name);

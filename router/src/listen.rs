@@ -45,7 +45,8 @@ pub struct Limits {
     pub connections: usize,
     /// For a client to send the head that it has begun; then 408.
     pub head: Duration,
-    /// For a client to begin its next request.
+    /// For a client to begin its next request. Longer than the 90 s after which common clients
+    /// drop idle connections themselves, so that none sends into one that is being closed.
     pub client_idle: Duration,
     /// For an instance to accept a connection.
     pub connect: Duration,
@@ -65,7 +66,7 @@ impl Default for Limits {
         Self {
             connections: 50_000,
             head: Duration::from_secs(10),
-            client_idle: Duration::from_secs(75),
+            client_idle: Duration::from_secs(120),
             connect: Duration::from_secs(2),
             answer: Duration::from_secs(60),
             send: Duration::from_secs(60),

@@ -354,8 +354,9 @@ async fn refuse(worker: &Worker, client: &mut Client, refusal: Refusal, form: Fo
 enum Attempt {
     /// The client has its answer, or is gone.
     Over(Then),
-    /// The instance failed, and the client knows nothing of it.
-    Failed(ErrorKind),
+    /// The instance failed, and the client knows nothing of it; what it is told when nothing
+    /// else helps.
+    Failed(ErrorKind, Refusal),
     /// The client's body is malformed, or came too late.
     Refused(Refusal),
 }
@@ -364,25 +365,17 @@ enum Attempt {
 async fn deliver(worker: &Worker, client: &mut Client, accepted: Accepted<'_>) -> Then {
     let Accepted {
         route,
-        mut instance,
+        instance,
         mut request,
         mut form,
     } = accepted;
     let budget = route.service.live.budget(worker.index);
     budget.request(Moment::now());
     let mut tried = Tried::default();
+    tried.add(instance);
+    let mut attempted = attempt(worker, client, &route, instance, &mut request, false).await;
     let refusal = loop {
-        tried.add(instance);
-        match attempt(
-            worker,
-            client,
-            &route,
-            instance,
-            &mut request,
-            tried.len() > 1,
-        )
-        .await
-        {
+        let (kind, refusal) = match attempted {
             Attempt::Over(then) => {
                 worker
                     .scratch
@@ -390,23 +383,26 @@ async fn deliver(worker: &Worker, client: &mut Client, accepted: Accepted<'_>) -
                 return then;
             }
             Attempt::Refused(refusal) => break refusal,
-            Attempt::Failed(kind) => {
-                let untouched = request.is_untouched();
-                let allowed = kind != ErrorKind::Timeout
-                    && !tried.is_full()
-                    && (untouched
-                        || (request.may_be_repeated() && budget.take_retry(Moment::now())));
-                if !allowed {
-                    break failure(kind, instance);
-                }
-                match choose_instance(worker, &route, &tried) {
-                    Ok(next) => instance = next,
-                    Err(refusal) if untouched => break refusal,
-                    Err(_) => break failure(kind, instance),
-                }
-                request.readdress(&route, instance);
-            }
+            Attempt::Failed(kind, refusal) => (kind, refusal),
+        };
+        let untouched = request.is_untouched();
+        let allowed = kind != ErrorKind::Timeout
+            && !tried.is_full()
+            && (untouched || (request.may_be_repeated() && budget.take_retry(Moment::now())));
+        if !allowed {
+            break refusal;
         }
+        // While that failed, others may have come.
+        let snapshot = worker.snapshot();
+        let route = route.renewed(&snapshot).unwrap_or(route);
+        let next = match choose_instance(worker, &route, &tried) {
+            Ok(next) => next,
+            Err(none_left) if untouched => break none_left,
+            Err(_) => break refusal,
+        };
+        tried.add(next);
+        request.readdress(&route, next);
+        attempted = attempt(worker, client, &route, next, &mut request, true).await;
     };
     form.close |= !request.body.is_done() || refusal.reason == Reason::BadRequest;
     refuse(worker, client, refusal, form).await
@@ -460,7 +456,7 @@ async fn attempt(
                 Ok(upstream) => upstream,
                 Err(kind) => {
                     in_flight.failed(kind, Moment::now());
-                    return Attempt::Failed(kind);
+                    return Attempt::Failed(kind, failure(kind, instance));
                 }
             },
         };
@@ -485,7 +481,7 @@ async fn attempt(
                     continue;
                 }
                 in_flight.failed(kind, Moment::now());
-                return Attempt::Failed(kind);
+                return Attempt::Failed(kind, failure(kind, instance));
             }
             End::Broken(kind) => {
                 let until_close = exchange.until_close;

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, request::Parts};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::Client;
-use super::body::{AnswerBody, Deadline, Forwarded, Sent, Upload};
+use super::body::{AnswerBody, Deadline, Forwarded, Sent, Upload, UploadEnd};
 use super::head::{self, Onward};
-use super::pool::Failure;
+use super::pool::{Answered, Failure};
 use crate::answer::{Answer, Style};
 use crate::balance::{self, Chooser, Tried};
 use crate::clock::Moment;
@@ -42,6 +43,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let (active, style) = (Active::begin(Rc::clone(&client)), style(&request));
+    let to_head = request.method() == Method::HEAD;
     match forward(worker, &client, request, style).await {
         Ok(mut response) => {
             response.body_mut().hold(active);
@@ -52,7 +54,7 @@ pub(super) async fn answer(
                 .snapshot()
                 .totals()
                 .refused(worker.index, refusal.reason);
-            own_answer(&refusal, style)
+            own_answer(&refusal, style, to_head)
         }
     }
 }
@@ -107,8 +109,11 @@ impl Exchange<'_> {
         budget.request(Moment::now());
         let mut tried = Tried::default();
         loop {
-            let instance = self.choose(&tried)?;
-            let failure = match self.attempt(instance, &tried).await? {
+            // While an attempt failed, other instances may have come.
+            let snapshot = self.worker.snapshot();
+            let route = self.route.renewed(&snapshot).unwrap_or(self.route);
+            let instance = self.choose(&route, &tried)?;
+            let failure = match self.attempt(&route, instance, &tried).await? {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
@@ -120,21 +125,22 @@ impl Exchange<'_> {
         }
     }
 
-    fn choose(&self, tried: &Tried) -> Result<&Arc<Instance>, Refusal> {
+    fn choose<'s>(&self, route: &Route<'s>, tried: &Tried) -> Result<&'s Arc<Instance>, Refusal> {
         let chooser = Chooser {
             worker: self.worker.index,
             now: Moment::now(),
         };
-        balance::choose(&self.route, tried, chooser, &mut self.worker.rng())
+        balance::choose(route, tried, chooser, &mut self.worker.rng())
     }
 
     /// The outer error ends the exchange; the inner one may let another instance try.
     async fn attempt(
         &self,
+        route: &Route<'_>,
         instance: &Instance,
         tried: &Tried,
     ) -> Result<Result<Response<AnswerBody>, Failure>, Refusal> {
-        let (live, endpoint) = (Arc::clone(&instance.live), self.route.endpoint.id);
+        let (live, endpoint) = (Arc::clone(&instance.live), route.endpoint.id);
         let sent: Sent = Rc::new(InFlight::begin(
             live,
             self.worker.index,
@@ -144,7 +150,7 @@ impl Exchange<'_> {
         if !tried.is_empty() {
             sent.is_retry();
         }
-        let (cut, seen) = self.route.split(&self.target, instance);
+        let (cut, seen) = route.split(&self.target, instance);
         let request = self.request(instance, &sent, cut, seen)?;
         let answer = self.worker.http2.pool.send(
             &instance.live,
@@ -164,10 +170,11 @@ impl Exchange<'_> {
                 sent.failed(failure.kind, Moment::now());
                 Ok(Err(failure))
             }
-            Ok(Ok(response)) => {
-                sent.answered(response.status().as_u16(), Moment::now());
+            Ok(Ok(answered)) => {
+                let status = answered.response.status().as_u16();
+                sent.answered(status, Moment::now());
                 self.upload.forget();
-                Ok(Ok(self.forwarded(response, sent, cut)))
+                Ok(Ok(self.forwarded(answered, sent, cut)))
             }
         }
     }
@@ -200,16 +207,18 @@ impl Exchange<'_> {
 
     fn forwarded(
         &self,
-        response: Response<Incoming>,
+        answered: Answered,
         sent: Sent,
         cut: &[u8],
     ) -> Response<AnswerBody> {
-        let (mut parts, incoming) = response.into_parts();
+        let (mut parts, incoming) = answered.response.into_parts();
         head::answer(parts.status, &mut parts.headers, cut);
         parts.version = http::Version::HTTP_2;
         let body = Forwarded {
             incoming,
             sent,
+            upload: UploadEnd::of(&self.upload),
+            stream: answered.stream,
             deadline: self.deadline.map(Deadline::at),
             style: self.style,
             active: None,
@@ -279,10 +288,15 @@ fn style(request: &Request<Incoming>) -> Style {
     Style::of(kind.map(HeaderValue::as_bytes), connect, target.as_bytes())
 }
 
-fn own_answer(refusal: &Refusal, style: Style) -> Response<AnswerBody> {
-    let answer = Answer::new(refusal, style);
+fn own_answer(refusal: &Refusal, style: Style, to_head: bool) -> Response<AnswerBody> {
+    let mut answer = Answer::new(refusal, style);
+    let length = HeaderValue::from(answer.body.len());
+    if to_head {
+        answer.body.clear();
+    }
     let body = AnswerBody::Own(Full::new(Bytes::from(answer.body)));
     let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_LENGTH, length);
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     for (name, value) in answer.headers {
         if let Ok(value) = HeaderValue::from_str(&value) {

@@ -520,6 +520,28 @@ fn what_may_be_repeated_is_sent_to_another_instance() {
 }
 
 #[test]
+fn an_instance_that_came_meanwhile_is_tried() {
+    let (release, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let dying = Backend::start(move |mut wire, seen| {
+        if let Some(request) = wire.message(false) {
+            seen.note(&request);
+            let _ = held.lock().unwrap().recv_timeout(PATIENCE);
+        }
+    });
+    let router = router(&[dying.address]);
+    let mut wire = client(&router);
+    wire.send("GET /api/t/ HTTP/1.1\r\nhost: test\r\n\r\n");
+    while dying.requests() == 0 {
+        std::thread::yield_now();
+    }
+    let successor = Backend::echo();
+    router.publish(&[instance("t-9", successor.address)]);
+    release.send(()).unwrap();
+    assert_eq!(wire.answer().status(), 200);
+}
+
+#[test]
 fn what_may_not_be_repeated_is_sent_once() {
     let bad = dropping();
     let other = dropping();
