@@ -1,5 +1,6 @@
 //! The project's own tasks: `cargo xtask TASK`.
 
+mod bench;
 mod rules;
 mod test;
 mod tidy;
@@ -16,6 +17,7 @@ cargo xtask TASK
                         'N passed, N failed, N skipped'. With --require-all, or CI=true, a test
                         that is skipped because something is missing counts as failed.
   soak [FILTER]         as test, with the long forms of the tests that have one
+  bench router          the router beside nginx and HAProxy: CPU time per request
   tidy                  the direction of dependencies, leftovers, the length of files
 ";
 
@@ -25,6 +27,9 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         ["test", rest @ ..] => test::run(&root(), rest, test::Form::Short),
         ["soak", rest @ ..] => test::run(&root(), rest, test::Form::Long),
+        ["bench", "router"] => bench::router(&root())
+            .map(|()| true)
+            .map_err(std::io::Error::other),
         ["tidy"] => tidy::run(&root()),
         _ => {
             eprint!("{USAGE}");

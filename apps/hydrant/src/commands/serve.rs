@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hydrant_runtime::termination_signal;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
 
 use crate::assembly::Running;
@@ -13,6 +14,10 @@ use crate::failure::{Failure, Result, system};
 
 /// How long a node may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// The most files that a node may have open: two for each connection that its router takes, and
+/// not more, since some programs that inherit the limit look at every number below it.
+const OPEN_FILES: u64 = 131_072;
 
 /// A node that runs, and the signal that ends it.
 pub(crate) struct Serving {
@@ -23,6 +28,7 @@ pub(crate) struct Serving {
 impl Serving {
     /// Starts a node; a signal that comes meanwhile is not lost.
     pub(crate) async fn start(start: impl Future<Output = Result<Running>>) -> Result<Self> {
+        raise_open_files();
         let end = tokio::spawn(termination_signal());
         tokio::task::yield_now().await;
         let running = start.await?;
@@ -62,5 +68,23 @@ impl Serving {
                 Err(Failure::Exit(1))
             }
         }
+    }
+}
+
+/// Takes as many open files as the system lets this process have: every connection is one.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit
+        .maximum
+        .map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let raised = Rlimit {
+        current: Some(wanted),
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, wanted, "cannot raise the limit of open files");
     }
 }
