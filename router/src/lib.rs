@@ -22,6 +22,7 @@ mod http2;
 mod identity;
 mod instance;
 mod listen;
+mod names;
 mod path;
 mod probe;
 mod refusal;

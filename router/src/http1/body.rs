@@ -1,5 +1,7 @@
 //! Bodies: where one ends. What passes through is checked and copied as it stands.
 
+use crate::names::is_only_in_heads;
+
 /// The longest line of a chunk's size with its extension, in bytes. Extensions mean nothing to
 /// anybody; a long one is an attempt to make us work for nothing.
 const MAX_CHUNK_LINE: u16 = 256;
@@ -238,33 +240,14 @@ struct FieldName {
 impl FieldName {
     fn push(&mut self, byte: u8) {
         if let Some(place) = self.bytes.get_mut(usize::from(self.len)) {
-            *place = byte.to_ascii_lowercase();
+            *place = byte;
         }
         self.len = self.len.saturating_add(1);
     }
 
-    /// Servers exist that merge trailers into the head: none may change framing or identity.
     fn is_forbidden(&self) -> bool {
-        let Some(name) = self.bytes.get(..usize::from(self.len)) else {
-            return false;
-        };
-        name.starts_with(b"hydrant-")
-            || matches!(
-                name,
-                b"content-length"
-                    | b"transfer-encoding"
-                    | b"host"
-                    | b"connection"
-                    | b"upgrade"
-                    | b"te"
-                    | b"authorization"
-                    | b"cookie"
-                    | b"content-encoding"
-                    | b"content-type"
-                    | b"content-range"
-                    | b"expect"
-                    | b"trailer"
-            )
+        let len = usize::from(self.len).min(self.bytes.len());
+        is_only_in_heads(&self.bytes[..len])
     }
 }
 
@@ -346,6 +329,9 @@ mod tests {
             "0\r\na: c\0\r\n\r\n",
             "0\r\nContent-Length: 5\r\n\r\n",
             "0\r\nhydrant-caller: operator\r\n\r\n",
+            "0\r\nHydrant_Caller: operator\r\n\r\n",
+            "0\r\nhydrant-something-with-a-long-name: x\r\n\r\n",
+            "0\r\nx-forwarded-for: 10.0.0.1\r\n\r\n",
             &long_extension,
             &many_trailers,
         ] {

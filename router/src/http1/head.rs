@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use hydrant_contracts::{Timeout, header};
 
 use super::body::Framing;
+use crate::names::is_lookalike;
 
 /// The longest head, in bytes; a longer one is answered with 431.
 pub const MAX_HEAD: usize = 64 * 1024;
@@ -287,8 +288,7 @@ impl<'a> RequestHead<'a> {
                 self.wait_at_most(Timeout::from_millis(value));
             }
             24 if is("connect-protocol-version") => self.connect_protocol = true,
-            // Some servers read `_` as `-`: none of our own names may come in that way.
-            _ if name.len() > 8 && is_lookalike(name) => self.dropped.insert(index),
+            _ if name.len() > 8 && is_lookalike(name.as_bytes()) => self.dropped.insert(index),
             _ => {}
         }
         Ok(())
@@ -438,23 +438,4 @@ pub(super) fn is_framing(name: &[u8]) -> bool {
     [&b"host"[..], b"content-length", b"transfer-encoding"]
         .iter()
         .any(|framing| name.eq_ignore_ascii_case(framing))
-}
-
-/// A name of ours, or of framing, with `_` for `-`.
-fn is_lookalike(name: &str) -> bool {
-    const NAMES: [&str; 8] = [
-        header::CALLER,
-        header::TOKEN,
-        header::FORWARDED_PREFIX,
-        "content-length",
-        "transfer-encoding",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
-    ];
-    let same = |a: u8, b: u8| a.eq_ignore_ascii_case(&b) || (a == b'_' && b == b'-');
-    name.contains('_')
-        && NAMES.iter().any(|ours| {
-            ours.len() == name.len() && name.bytes().zip(ours.bytes()).all(|(a, b)| same(a, b))
-        })
 }

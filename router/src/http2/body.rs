@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -14,6 +14,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::exchange::Active;
+use super::head;
+use super::pool::Stream;
 use crate::answer::{Answer, Style};
 use crate::clock::Moment;
 use crate::instance::{ErrorKind, InFlight, Live};
@@ -39,6 +41,10 @@ struct State {
     replayable: bool,
     /// The attempt that reads; earlier ones get nothing more.
     attempt: usize,
+    /// The answer is complete: nobody needs the rest.
+    stopped: bool,
+    /// Whoever waits for the client's next bytes.
+    waiting: Option<Waker>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +63,8 @@ impl Upload {
             kept_bytes: 0,
             replayable: true,
             attempt: 0,
+            stopped: false,
+            waiting: None,
         })))
     }
 
@@ -81,9 +89,46 @@ impl Upload {
     pub(super) fn forget(&self) {
         self.0.borrow_mut().replayable = false;
     }
+
+    /// The answer is complete, or nobody waits for it: the rest of the upload is not awaited.
+    fn stop(&self) {
+        let mut state = self.0.borrow_mut();
+        state.stopped = true;
+        if let Some(waiting) = state.waiting.take() {
+            waiting.wake();
+        }
+    }
+}
+
+/// Ends an upload when the answer ends.
+#[derive(Debug)]
+pub(super) struct UploadEnd(Rc<Upload>);
+
+impl UploadEnd {
+    pub(super) fn of(upload: &Rc<Upload>) -> Self {
+        Self(Rc::clone(upload))
+    }
+}
+
+impl Drop for UploadEnd {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Trailers are sifted, all else passes.
+fn passed(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(trailers) => Frame::trailers(head::trailers(trailers)),
+        Err(frame) => frame,
+    }
 }
 
 impl State {
+    fn is_over(&self) -> bool {
+        self.ended || self.incoming.is_end_stream()
+    }
+
     fn keep(&mut self, frame: &Frame<Bytes>) {
         let len = frame.data_ref().map_or(0, Bytes::len);
         self.replayable &= self.kept_bytes + len <= MAX_KEPT;
@@ -128,11 +173,21 @@ impl Body for Attempt {
             this.position += 1;
             return Poll::Ready(Some(Ok(kept.clone().into())));
         }
-        if state.ended {
+        if state.is_over() {
             return Poll::Ready(None);
         }
-        match ready!(Pin::new(&mut state.incoming).poll_frame(cx)) {
+        if state.stopped {
+            return Poll::Ready(Some(Err(
+                "the answer was complete before the request".into()
+            )));
+        }
+        let Poll::Ready(frame) = Pin::new(&mut state.incoming).poll_frame(cx) else {
+            state.waiting = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        match frame {
             Some(Ok(frame)) => {
+                let frame = passed(frame);
                 state.keep(&frame);
                 this.position = state.kept.len();
                 this.sent
@@ -152,7 +207,7 @@ impl Body for Attempt {
 
     fn is_end_stream(&self) -> bool {
         let state = self.upload.0.borrow();
-        self.position == state.kept.len() && (state.ended || state.incoming.is_end_stream())
+        self.position == state.kept.len() && state.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -182,6 +237,9 @@ pub(super) enum AnswerBody {
 pub(super) struct Forwarded {
     pub(super) incoming: Incoming,
     pub(super) sent: Sent,
+    pub(super) _upload: UploadEnd,
+    /// Its place on the instance's connection.
+    pub(super) _stream: Option<Stream>,
     pub(super) deadline: Option<Deadline>,
     pub(super) style: Style,
     /// Keeps its connection from counting as idle.

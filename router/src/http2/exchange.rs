@@ -205,20 +205,15 @@ impl Exchange<'_> {
         Ok(request)
     }
 
-    fn forwarded(
-        &self,
-        answered: Answered,
-        sent: Sent,
-        cut: &[u8],
-    ) -> Response<AnswerBody> {
+    fn forwarded(&self, answered: Answered, sent: Sent, cut: &[u8]) -> Response<AnswerBody> {
         let (mut parts, incoming) = answered.response.into_parts();
         head::answer(parts.status, &mut parts.headers, cut);
         parts.version = http::Version::HTTP_2;
         let body = Forwarded {
             incoming,
             sent,
-            upload: UploadEnd::of(&self.upload),
-            stream: answered.stream,
+            _upload: UploadEnd::of(&self.upload),
+            _stream: answered.stream,
             deadline: self.deadline.map(Deadline::at),
             style: self.style,
             active: None,

@@ -7,6 +7,7 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Uri};
 use hydrant_contracts::{CorrelationId, Timeout, TraceParent, header as ours};
 
+use crate::names::{is_lookalike, is_only_in_heads};
 use crate::refusal::{Reason, Refusal, shown};
 
 const TIMEOUTS: [HeaderName; 3] = [
@@ -79,6 +80,7 @@ fn parse_timeout(name: &HeaderName, value: &[u8]) -> Option<Timeout> {
 /// Takes off what ends here and adds what every attempt carries.
 pub(super) fn prepare(headers: &mut HeaderMap, onward: &Onward<'_>) {
     drop_hop_by_hop(headers);
+    drop_lookalikes(headers);
     headers.remove(header::EXPECT);
     headers.remove(FORWARDED_PREFIX);
     let trailers = headers.get(header::TE).is_some_and(|te| te == "trailers");
@@ -104,6 +106,46 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
+    }
+}
+
+fn drop_lookalikes(headers: &mut HeaderMap) {
+    let lookalikes: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_lookalike(name.as_str().as_bytes()))
+        .cloned()
+        .collect();
+    for name in &lookalikes {
+        headers.remove(name);
+    }
+}
+
+/// Takes off a request's trailers what only its head may say.
+pub(super) fn trailers(trailers: HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(trailers.len());
+    for name in trailers
+        .keys()
+        .filter(|name| !is_only_in_heads(name.as_str().as_bytes()))
+    {
+        for value in trailers.get_all(name) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+/// HTTP/2 may cut a cookie into several fields, HTTP/1.1 has one (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() < 2 {
+        return;
+    }
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, whole);
     }
 }
 
@@ -179,6 +221,7 @@ pub(super) fn address(
             .path_and_query(path);
         return uri.build().ok();
     }
+    join_cookies(headers);
     insert(headers, header::HOST, authority);
     path.parse().ok()
 }

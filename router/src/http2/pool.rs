@@ -45,6 +45,13 @@ struct Http2Connection {
     streams: Rc<Cell<usize>>,
 }
 
+/// The head of an answer, and the place that its stream takes until the end of its body.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) response: Response<Incoming>,
+    pub(super) stream: Option<Stream>,
+}
+
 /// Why a request has no answer.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -67,7 +74,7 @@ impl Pool {
         http2: bool,
         request: Request<Attempt>,
         limits: &Limits,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Answered, Failure> {
         let connections = self.of(live);
         if http2 {
             connections.send_http2(live, request, limits).await
@@ -102,14 +109,12 @@ impl Connections {
         live: &Live,
         request: Request<Attempt>,
         limits: &Limits,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Answered, Failure> {
         let mut connection = self.http2_connection(live, limits).await?;
-        let _stream = Stream::begin(&connection.streams);
-        connection
-            .sender
-            .try_send_request(request)
-            .await
-            .map_err(|error| failure(&error))
+        let stream = Some(Stream::begin(&connection.streams));
+        let answer = connection.sender.try_send_request(request).await;
+        let response = answer.map_err(|error| failure(&error))?;
+        Ok(Answered { response, stream })
     }
 
     async fn http2_connection(
@@ -145,12 +150,12 @@ impl Connections {
         live: &Live,
         request: Request<Attempt>,
         limits: &Limits,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Answered, Failure> {
         let mut sender = match self.idle_http1() {
             Some(sender) => sender,
             None => connect_http1(live, limits).await?,
         };
-        let answer = sender
+        let response = sender
             .try_send_request(request)
             .await
             .map_err(|error| failure(&error))?;
@@ -160,7 +165,10 @@ impl Connections {
                 self.keep(sender, idle_limit);
             }
         });
-        Ok(answer)
+        Ok(Answered {
+            response,
+            stream: None,
+        })
     }
 
     fn idle_http1(&self) -> Option<http1::SendRequest<Attempt>> {
@@ -186,8 +194,9 @@ fn is_fresh(sender: &http1::SendRequest<Attempt>, until: Instant) -> bool {
     sender.is_ready() && Instant::now() < until
 }
 
-/// A request on an HTTP/2 connection, until the head of its answer.
-struct Stream(Rc<Cell<usize>>);
+/// A request on an HTTP/2 connection, until its answer has ended.
+#[derive(Debug)]
+pub(super) struct Stream(Rc<Cell<usize>>);
 
 impl Stream {
     fn begin(streams: &Rc<Cell<usize>>) -> Self {

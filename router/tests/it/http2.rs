@@ -26,9 +26,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
-fn router(instances: &[Instance]) -> Router {
+pub fn router(instances: &[Instance]) -> Router {
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let config = Config {
         public: any,
@@ -42,14 +42,14 @@ fn router(instances: &[Instance]) -> Router {
     router
 }
 
-fn instance(number: u16, address: SocketAddr, http2: bool) -> Instance {
+pub fn instance(number: u16, address: SocketAddr, http2: bool) -> Instance {
     let mut made = crate::decide::instance("api/web", number);
     made.address = address;
     made.http2 = http2;
     made
 }
 
-async fn serve(routes: axum::Router) -> SocketAddr {
+pub async fn serve(routes: axum::Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, routes).await });
@@ -57,7 +57,7 @@ async fn serve(routes: axum::Router) -> SocketAddr {
 }
 
 /// A web server that tells what it sees.
-fn web() -> axum::Router {
+pub fn web() -> axum::Router {
     let slow = || async {
         tokio::time::sleep(Duration::from_secs(2)).await;
         "late"
@@ -88,7 +88,7 @@ async fn seen(request: Request) -> String {
     lines.join("\n")
 }
 
-async fn client(address: SocketAddr) -> SendRequest<Body> {
+pub async fn client(address: SocketAddr) -> SendRequest<Body> {
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
@@ -97,7 +97,7 @@ async fn client(address: SocketAddr) -> SendRequest<Body> {
     sender
 }
 
-fn request(method: &str, path: &str, body: impl Into<Body>) -> http::Request<Body> {
+pub fn request(method: &str, path: &str, body: impl Into<Body>) -> http::Request<Body> {
     let uri = format!("http://shop.example{path}");
     http::Request::builder()
         .method(method)
@@ -107,7 +107,7 @@ fn request(method: &str, path: &str, body: impl Into<Body>) -> http::Request<Bod
 }
 
 /// The status, the headers, and the whole body as text.
-async fn ask(
+pub async fn ask(
     client: &mut SendRequest<Body>,
     request: http::Request<Body>,
 ) -> (StatusCode, HeaderMap, String) {

@@ -4,4 +4,5 @@ mod decide;
 mod hostile;
 mod http1;
 mod http2;
+mod http2_hostile;
 mod raw;
