@@ -103,14 +103,15 @@ impl Poller {
             .sources
             .list()
             .iter()
-            .map(|source| self.poll(source, Instant::now(), board.validator(source)))
+            .map(|source| self.poll(leadership, source, Instant::now(), board.validator(source)))
             .collect();
         loop {
             tokio::select! {
                 Some(polled) = polls.next() => {
                     let wait = board.count(&polled, self.clock.unix_ms());
                     let validator = board.validator(polled.source);
-                    polls.push(self.poll(polled.source, polled.started + wait, validator));
+                    let due = polled.started + wait;
+                    polls.push(self.poll(leadership, polled.source, due, validator));
                 }
                 () = tokio::time::sleep(REWRITE), if board.dirty => {}
                 else => std::future::pending().await,
@@ -148,13 +149,19 @@ impl Poller {
         })
     }
 
+    /// Asks a source when it is due; never again when that is so only because this process was
+    /// stopped, and another one leads by now.
     async fn poll<'a>(
         &self,
+        leadership: &Leadership,
         source: &'a Source,
         due: Instant,
         known: Option<Validator>,
     ) -> Polled<'a> {
         tokio::time::sleep_until(due).await;
+        if leadership.is_lost() {
+            std::future::pending::<()>().await;
+        }
         let started = Instant::now();
         let outcome = self.fetcher.fetch(source, known.as_ref()).await;
         Polled {
