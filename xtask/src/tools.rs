@@ -4,7 +4,13 @@ use std::io;
 use std::process::{Command, Stdio};
 
 /// A program that tests start, and the package of Debian that has it.
-const TOOLS: &[(&str, &str)] = &[("python3", "python3"), ("node", "nodejs"), ("npm", "npm")];
+const TOOLS: &[(&str, &str)] = &[
+    ("curl", "curl"),
+    ("python3", "python3"),
+    ("pip3", "python3-pip"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+];
 
 /// Installs what is missing, when this is root on a machine with apt. Tests that miss something
 /// all the same say so themselves.
