@@ -35,8 +35,8 @@ pub struct Contest {
     sender: Sender<Line>,
     receiver: Receiver<Line>,
     lines: Vec<Line>,
-    /// The highest election that was told.
-    latest: Option<Election>,
+    /// The elections that were told.
+    elections: Vec<Election>,
     observed: Arc<Mutex<Vec<(String, u64)>>>,
     runtime: tokio::runtime::Runtime,
     figures: Figures,
@@ -71,7 +71,7 @@ impl Contest {
             sender,
             receiver,
             lines: Vec::new(),
-            latest: None,
+            elections: Vec::new(),
             observed: Arc::default(),
             runtime,
             figures: Figures::default(),
@@ -125,15 +125,12 @@ impl Contest {
 
     fn note(&mut self, line: Line) {
         if let Event::Elected { epoch, began, at } = line.event {
-            let election = Election {
+            self.elections.push(Election {
                 who: line.who.clone(),
                 epoch,
                 began,
                 at,
-            };
-            if self.latest.as_ref().is_none_or(|known| known.epoch < epoch) {
-                self.latest = Some(election);
-            }
+            });
         }
         self.lines.push(line);
     }
@@ -165,23 +162,26 @@ impl Contest {
         }
     }
 
+    fn latest(&self) -> Option<&Election> {
+        self.elections.iter().max_by_key(|election| election.epoch)
+    }
+
     /// Waits until a living candidate leads, and lets it lead for a moment.
     pub fn someone_leads(&mut self) -> Election {
         self.wait("somebody leads", |contest| {
-            let latest = contest.latest.clone()?;
-            contest.place(&latest.who).map(|_| latest)
+            contest.place(&contest.latest()?.who)
         });
         self.listen_for_ms(0..150);
-        self.latest.clone().expect("somebody led just now")
+        self.latest().expect("somebody led just now").clone()
     }
 
     /// Waits for a leader under a higher epoch, and notes how long after `since` it was elected.
-    pub fn successor_of(&mut self, epoch: u64, figure: &'static str, since: Moment) -> Election {
+    pub fn successor_of(&mut self, epoch: u64, figure: &'static str, since: Moment) {
         let next = self.wait("a new leader", |contest| {
-            contest.latest.clone().filter(|next| next.epoch > epoch)
+            let mut elections = contest.elections.iter();
+            elections.find(|next| next.epoch > epoch).cloned()
         });
         self.figures.add(figure, next.at.saturating_sub(since));
-        next
     }
 
     fn place(&self, who: &str) -> Option<usize> {
@@ -236,18 +236,31 @@ impl Contest {
     }
 
     /// Waits until a process has stopped itself.
-    pub fn wait_stopped(&mut self, elected: &Election) {
-        let pid = self.pid(&elected.who);
+    pub fn wait_stopped(&mut self, who: &str) {
+        let pid = self.pid(who);
         self.wait("the elected one stops", |_| is_stopped(pid).then_some(()));
     }
 
-    /// Lays a fault into the way of the next one elected, and then does what leads to an election.
-    pub fn arm(&mut self, fault: &str, then: impl FnOnce(&mut Self) -> Moment) -> Moment {
+    /// Lays a fault into the way of the next one that is elected.
+    pub fn arm(&self, fault: &str) {
         // Whole or not at all: a candidate may look at any moment.
         let draft = self.fault_file().with_extension("draft");
         fs::write(&draft, fault).expect("the file can be written");
         fs::rename(&draft, self.fault_file()).expect("the file can be renamed");
-        then(self)
+    }
+
+    /// Waits until somebody was elected, under a higher epoch, and took the fault that lay in its
+    /// way. It may be dead already, and the next one elected.
+    pub fn struck(&mut self, epoch: u64, figure: &'static str, since: Moment) -> Election {
+        let struck = self.wait("somebody elected takes the fault", |contest| {
+            let mut later = contest.elections.iter().filter(|one| one.epoch > epoch);
+            let took = |one: &&Election| contest.fault_file().with_extension(&one.who).exists();
+            later.find(took).cloned()
+        });
+        let taken = self.fault_file().with_extension(&struck.who);
+        fs::remove_file(taken).expect("the file can be removed");
+        self.figures.add(figure, struck.at.saturating_sub(since));
+        struck
     }
 
     /// Kills the node and starts another one on its data; gives the moment of the kill.
@@ -261,6 +274,7 @@ impl Contest {
     /// Ends the candidates, reads what is in the state, and gives all that was recorded.
     pub fn finish(mut self) -> (History, Figures) {
         self.someone_leads();
+        // Who lost the seat last goes on writing for a while; that is to be seen, too.
         self.listen_for_ms(2500..2501);
         let mut candidates = std::mem::take(&mut self.candidates);
         for candidate in &mut candidates {

@@ -72,23 +72,26 @@ impl Contest {
                 self.listen_for_ms(100..300);
             }
             Fault::KillElected => {
-                let killed = self.arm("kill", |contest| contest.kill(&leader));
-                let elected = self.successor_of(leader.epoch, "SIGKILL", killed);
+                self.arm("kill");
+                let killed = self.kill(&leader);
+                let elected = self.struck(leader.epoch, "SIGKILL", killed);
                 self.bury(&elected);
                 self.successor_of(elected.epoch, "SIGKILL before the first write", elected.at);
             }
             Fault::StopElected => {
-                let killed = self.arm("stop", |contest| contest.kill(&leader));
-                let elected = self.successor_of(leader.epoch, "SIGKILL", killed);
-                self.wait_stopped(&elected);
+                self.arm("stop");
+                let killed = self.kill(&leader);
+                let elected = self.struck(leader.epoch, "SIGKILL", killed);
+                self.wait_stopped(&elected.who);
                 self.successor_of(elected.epoch, "SIGSTOP before the first write", elected.at);
                 self.listen_for_ms(0..400);
                 self.resume(&elected.who);
             }
             Fault::ResumeIntoGap => {
-                let stopped = self.arm("stop", |contest| contest.stop(&leader.who));
-                let elected = self.successor_of(leader.epoch, "SIGSTOP", stopped);
-                self.wait_stopped(&elected);
+                self.arm("stop");
+                let stopped = self.stop(&leader.who);
+                let elected = self.struck(leader.epoch, "SIGSTOP", stopped);
+                self.wait_stopped(&elected.who);
                 self.resume(&leader.who);
                 self.listen_for_ms(100..600);
                 self.resume(&elected.who);
