@@ -1,21 +1,22 @@
 //! What must not cost memory: bodies, however long, and connections that wait.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::harness::{Node, Setup, is_soak};
+use crate::harness::{Node, Setup};
 
 const MB: u64 = 1 << 20;
+/// How much goes each way.
+const TOTAL: u64 = 1024 * MB;
 
 #[test]
 fn a_gigabyte_each_way_leaves_the_memory_where_it_was() {
     let node = Setup::node("").start();
-    let backend = Backend::start();
-    let _shim = backend.register(&node);
+    let _backend = Backend::start(&node);
     for (what, transfer) in [
         ("down, by its length", download as fn(&Node, &str) -> u64),
         ("down, in chunks", download),
@@ -27,7 +28,7 @@ fn a_gigabyte_each_way_leaves_the_memory_where_it_was() {
             true => "/api/big/chunked",
             false => "/api/big/length",
         };
-        assert_eq!(transfer(&node, target), total(), "{what}");
+        assert_eq!(transfer(&node, target), TOTAL, "{what}");
         println!(
             "{what}: {:.1?}, peak {} MB",
             begun.elapsed(),
@@ -70,29 +71,14 @@ fn ten_thousand_idle_connections_are_cheap() {
     }
 }
 
-/// How much goes each way.
-fn total() -> u64 {
-    if is_soak() { 1024 * MB } else { 256 * MB }
-}
-
-/// A server of large bodies that this test runs itself.
-struct Backend(SocketAddr);
+/// A server of large bodies that this test runs itself, behind the host as api/big.
+struct Backend(Child);
 
 impl Backend {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                std::thread::spawn(move || serve(stream));
-            }
-        });
-        Self(address)
-    }
-
-    /// Puts it behind the host as api/big.
-    fn register(&self, node: &Node) -> Registered {
-        let port = self.0.port().to_string();
+    fn start(node: &Node) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+        let address = port.expect("a free port");
+        let port = address.port().to_string();
         let arguments = [
             "run",
             "--service",
@@ -109,21 +95,30 @@ impl Backend {
             .stderr(Stdio::null())
             .spawn()
             .expect("the binary starts");
-        let registered = Registered(child);
-        node.wait("it is ready", |node| {
-            let instances = node.instances("big");
-            instances
-                .iter()
-                .any(|one| one["state"] == "ready")
-                .then_some(())
+        let backend = Self(child);
+        let is = |state: &'static str| {
+            move |node: &Node| {
+                let found = node
+                    .instances("big")
+                    .iter()
+                    .any(|one| one["state"] == state);
+                found.then_some(())
+            }
+        };
+        // The port has to be free until the command is started that is said to listen on it.
+        node.wait("it is starting", is("starting"));
+        let listener = TcpListener::bind(address).expect("the port is still free");
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || serve(stream));
+            }
         });
-        registered
+        node.wait("it is ready", is("ready"));
+        backend
     }
 }
 
-struct Registered(Child);
-
-impl Drop for Registered {
+impl Drop for Backend {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -184,13 +179,13 @@ fn upload(node: &Node, target: &str) -> u64 {
 fn framing(chunked: bool) -> String {
     match chunked {
         true => "transfer-encoding: chunked\r\n".into(),
-        false => format!("content-length: {}\r\n", total()),
+        false => format!("content-length: {}\r\n", TOTAL),
     }
 }
 
 fn send_body(writer: &mut TcpStream, chunked: bool) -> io::Result<()> {
     let piece = vec![b'x'; MB as usize];
-    for _ in 0..total() / MB {
+    for _ in 0..TOTAL / MB {
         if chunked {
             write!(writer, "{:x}\r\n", piece.len())?;
         }
