@@ -369,6 +369,8 @@ mod tests {
         let (candidates, now) = (candidates(1), Moment::now());
         for _ in 0..20 {
             fail(&candidates[0], ErrorKind::Local, now);
+            // The caller gave it no time.
+            fail(&candidates[0], ErrorKind::Timeout, now);
             drop(InFlight::begin(
                 &*candidates[0].live,
                 0,

@@ -295,9 +295,18 @@ impl<L: Deref<Target = Live>> InFlight<L> {
             self.live.eject(now);
         }
         if kind.is_the_instances() {
-            let latency = now.since(self.began).max(FAILURE_LATENCY);
+            let took = now.since(self.began);
+            // Whoever gives it next to no time learns nothing about it.
+            let was_hurried = kind == ErrorKind::Timeout && took < FAILURE_LATENCY;
+            let latency = if was_hurried {
+                took
+            } else {
+                took.max(FAILURE_LATENCY)
+            };
             self.slot().observe(latency.as_nanos() as f64, now);
-            self.failed_again(now);
+            if !was_hurried {
+                self.failed_again(now);
+            }
         }
     }
 

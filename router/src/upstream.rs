@@ -1,12 +1,15 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::{Future as _, poll_fn};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 
 use crate::clock::Moment;
 
@@ -70,10 +73,12 @@ pub(crate) async fn connect(address: SocketAddr, limit: Duration) -> io::Result<
 }
 
 /// An idle connection that is readable was closed, or holds what nobody asked for. Costs no call
-/// of the kernel: the event loop has seen it.
+/// of the kernel: the event loop has seen it. The answer must not depend on how much the asking
+/// task has done in its turn, so it does not count as work.
 fn is_stale(stream: &TcpStream) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
-    stream.poll_read_ready(&mut cx).is_ready()
+    let readable = poll_fn(|cx| stream.poll_read_ready(cx));
+    pin!(unconstrained(readable)).poll(&mut cx).is_ready()
 }
 
 /// Lets the event loop forget that a connection was readable, after reads that it did not see to
@@ -100,5 +105,53 @@ impl Hasher for KeyHasher {
 
     fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let ours = connect(address, Duration::from_secs(10)).await.unwrap();
+        (ours, listener.accept().await.unwrap().0)
+    }
+
+    /// A task that has done much is told to wait; its connections are what they are all the same.
+    #[tokio::test]
+    async fn a_closed_connection_is_stale_however_busy_its_task_is() {
+        let (ours, theirs) = connection().await;
+        drop(theirs);
+        ours.readable().await.unwrap();
+        let stale = poll_fn(|cx| {
+            while pin!(tokio::task::coop::consume_budget())
+                .poll(cx)
+                .is_ready()
+            {}
+            Poll::Ready(is_stale(&ours))
+        });
+        assert!(stale.await);
+    }
+
+    #[tokio::test]
+    async fn an_open_connection_is_taken_once_and_for_its_instance_only() {
+        let (pools, now) = (Pools::default(), Moment::now());
+        let (ours, _theirs) = connection().await;
+        pools.give(1, ours, now, Duration::from_secs(10));
+        assert!(pools.take(2, now).is_none());
+        assert!(pools.take(1, now).is_some());
+        assert!(pools.take(1, now).is_none());
+        let (ours, _theirs) = connection().await;
+        pools.give(1, ours, now, Duration::from_secs(10));
+        assert!(
+            pools.take(1, now.after(Duration::from_secs(10))).is_none(),
+            "too old"
+        );
     }
 }

@@ -127,14 +127,17 @@ struct Accepted<'s> {
 
 async fn serve_one(worker: &Worker, client: &mut Client) -> Then {
     let mut arrived = 0;
+    let mut begun = false;
     client.alarm.set(worker.limits.client_idle);
     loop {
         let snapshot = worker.snapshot();
-        let was_empty = client.stash.is_empty();
-        if arrived > 0 || !was_empty {
+        if arrived > 0 || !client.stash.is_empty() {
             match take(worker, client, &snapshot, arrived) {
-                Taken::Partial if was_empty => client.alarm.set(worker.limits.head),
-                Taken::Partial => {}
+                Taken::Partial if begun => {}
+                Taken::Partial => {
+                    begun = true;
+                    client.alarm.set(worker.limits.head);
+                }
                 Taken::Http2 => return Then::Http2,
                 Taken::Refused(refusal, form) => {
                     return refuse(worker, client, refusal, form).await;
@@ -484,14 +487,10 @@ async fn attempt(
                 return Attempt::Failed(kind, failure(kind, instance));
             }
             End::Broken(kind) => {
-                let until_close = exchange.until_close;
+                let then = break_off(&exchange);
                 drop(exchange);
                 in_flight.failed(kind, Moment::now());
-                return Attempt::Over(if until_close {
-                    Then::Reset
-                } else {
-                    Then::Close
-                });
+                return Attempt::Over(then);
             }
             End::BadBody(what) => {
                 return Attempt::Refused(Refusal::new(Reason::BadRequest, what));
@@ -500,7 +499,7 @@ async fn attempt(
                 let message = "the body of the request did not arrive in time";
                 return Attempt::Refused(Refusal::new(Reason::HeadTimeout, message));
             }
-            End::ClientGone => return Attempt::Over(Then::Close),
+            End::ClientGone => return Attempt::Over(break_off(&exchange)),
         }
     }
 }
@@ -523,6 +522,15 @@ async fn connect_in_time(
         }
     };
     connected.map_err(|error| ErrorKind::of_connect(&error))
+}
+
+/// Ends a connection in the midst of an answer, so that what came of it does not look whole.
+fn break_off(exchange: &Exchange<'_, '_>) -> Then {
+    if exchange.ends_with_connection() {
+        Then::Reset
+    } else {
+        Then::Close
+    }
 }
 
 /// After a whole answer: what becomes of both connections.

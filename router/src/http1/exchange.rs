@@ -96,7 +96,7 @@ pub(super) struct Exchange<'x, 'l> {
     /// The client gets chunks without their framing.
     unchunk: bool,
     /// The answer ends where the connection ends.
-    pub(super) until_close: bool,
+    until_close: bool,
     /// The client's connection ends with this answer.
     pub(super) close: bool,
     /// The instance's connection can be used again, for so long; `None` when it cannot.
@@ -140,6 +140,11 @@ impl<'x, 'l> Exchange<'x, 'l> {
     /// Whether the whole request was sent to the instance.
     pub(super) fn is_sent(&self) -> bool {
         matches!(self.upload, Upload::Sent)
+    }
+
+    /// Whether the client takes any end of its connection for the end of the answer.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        self.until_close || self.unchunk
     }
 
     /// Moves both directions as far as they go.
@@ -453,7 +458,8 @@ impl<'x, 'l> Exchange<'x, 'l> {
     }
 
     fn upgrade(&mut self, head: &ResponseHead<'_>, bytes: &[u8]) -> Result<(), Stop> {
-        if !self.request.wants_upgrade || head.upgrade.is_none() {
+        // With half of the request on its way the rest would be lost.
+        if !self.request.wants_upgrade || head.upgrade.is_none() || !self.is_sent() {
             return Err(Stop(self.failure(ErrorKind::Protocol)));
         }
         self.in_flight.answered(head.status, Moment::now());

@@ -166,6 +166,23 @@ mod tests {
         let broken = "GET /a HTTP/1.1\r\nhost: x\r\ntraceparent: 1\r\ncorrelation-id: a b\r\n\r\n";
         let out = forwarded(broken, &FORWARD).unwrap();
         assert!(!out.contains("traceparent: 1\r\n") && !out.contains("a b"));
+        let once = |text: &str| {
+            let out = forwarded(text, &FORWARD).unwrap();
+            (
+                out.matches("traceparent: ").count(),
+                out.matches("correlation-id: ").count(),
+            )
+        };
+        let more = "traceparent: 1\r\ncorrelation-id: a b\r\n";
+        for context in [
+            [CONTEXT, CONTEXT],
+            [CONTEXT, more],
+            [more, CONTEXT],
+            [more, more],
+        ] {
+            let text = format!("GET /a HTTP/1.1\r\nhost: x\r\n{}\r\n", context.concat());
+            assert_eq!(once(&text), (1, 1), "{text}");
+        }
     }
 
     #[test]

@@ -258,8 +258,9 @@ impl<'a> RequestHead<'a> {
             }
             10 if is("keep-alive") => self.dropped.insert(index),
             11 if is("traceparent") => {
-                self.traced = hydrant_contracts::TraceParent::parse(value).is_some();
-                self.drop_unless(index, self.traced);
+                let is_first = !self.traced;
+                self.traced |= hydrant_contracts::TraceParent::parse(value).is_some();
+                self.drop_unless(index, is_first && self.traced);
             }
             12 if is("content-type") => self.content_type = Some(value),
             12 if is(header::GRPC_TIMEOUT) => self.wait_at_most(Timeout::from_grpc(value)),
@@ -272,8 +273,9 @@ impl<'a> RequestHead<'a> {
             14 if is("content-length") => seen.read_length(value)?,
             14 if is("http2-settings") => self.dropped.insert(index),
             14 if is(header::CORRELATION_ID) => {
-                self.correlated = hydrant_contracts::CorrelationId::is_valid(value);
-                self.drop_unless(index, self.correlated);
+                let is_first = !self.correlated;
+                self.correlated |= hydrant_contracts::CorrelationId::is_valid(value);
+                self.drop_unless(index, is_first && self.correlated);
             }
             14 if is(header::CALLER) => self.dropped.insert(index),
             15 if is("x-forwarded-for") => {

@@ -2,6 +2,8 @@
 
 use std::pin::Pin;
 
+use memchr::memmem;
+
 use super::body::Body;
 use crate::decide::Route;
 use crate::snapshot::Instance;
@@ -86,7 +88,23 @@ impl Request {
         if *cut != *self.cut {
             self.bytes.splice(start..start + len, path.iter().copied());
             self.path.1 = path.len();
+            self.tell_cut(cut);
             self.cut = cut.into();
+        }
+    }
+
+    /// Corrects the field that tells what was cut off. Each line is taken with the end of the one
+    /// before it, so that nothing inside of a value passes for it.
+    fn tell_cut(&mut self, cut: &[u8]) {
+        let line = |cut: &[u8]| [b"\r\nx-forwarded-prefix: ", cut].concat();
+        let first = self.path.0 + self.path.1 + " HTTP/1.1".len();
+        let old = [&line(&self.cut)[..], b"\r\n"].concat();
+        if let Some(at) = memmem::find(&self.bytes[first..], &old) {
+            let at = first + at;
+            self.bytes.drain(at..at + old.len() - "\r\n".len());
+        }
+        if !cut.is_empty() {
+            self.bytes.splice(first..first, line(cut));
         }
     }
 }

@@ -84,7 +84,7 @@ impl<'a> ResponseHead<'a> {
 
     fn read_fields(&mut self, http11: bool) -> Result<Option<u64>, HeadError> {
         let mut length = None;
-        let mut named = false;
+        let (mut named, mut closes) = (false, false);
         for (index, field) in self.fields.iter().enumerate() {
             let is = |other: &str| field.name.eq_ignore_ascii_case(other);
             match field.name.len() {
@@ -96,7 +96,7 @@ impl<'a> ResponseHead<'a> {
                 8 if is("location") => self.location = Some(index),
                 10 if is("connection") => {
                     self.dropped.insert(index);
-                    named |= self.read_connection(field.value);
+                    named |= self.read_connection(field.value, &mut closes);
                 }
                 10 if is("keep-alive") => {
                     self.dropped.insert(index);
@@ -108,6 +108,7 @@ impl<'a> ResponseHead<'a> {
                 _ => {}
             }
         }
+        self.keep_alive &= !closes;
         if named {
             self.drop_named()?;
         }
@@ -120,19 +121,17 @@ impl<'a> ResponseHead<'a> {
     }
 
     /// Tells whether it names other fields.
-    fn read_connection(&mut self, value: &[u8]) -> bool {
+    fn read_connection(&mut self, value: &[u8], closes: &mut bool) -> bool {
         let mut named = false;
-        let mut close = false;
         for option in list(value) {
             if option.eq_ignore_ascii_case(b"close") {
-                close = true;
+                *closes = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 self.keep_alive = true;
             } else if !option.eq_ignore_ascii_case(b"upgrade") {
                 named = true;
             }
         }
-        self.keep_alive &= !close;
         named
     }
 
@@ -345,6 +344,15 @@ mod tests {
             framing("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n"),
             Ok((Framing::Length(1), true))
         );
+        for closing in [
+            "close\r\nConnection: keep-alive",
+            "keep-alive, close",
+            "keep-alive\r\nConnection: close",
+        ] {
+            let text =
+                format!("HTTP/1.1 200 OK\r\nConnection: {closing}\r\nContent-Length: 1\r\n\r\n");
+            assert_eq!(framing(&text), Ok((Framing::Length(1), false)), "{closing}");
+        }
         for bad in [
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",

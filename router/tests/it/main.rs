@@ -3,6 +3,7 @@
 mod decide;
 mod hostile;
 mod http1;
+mod http1_edges;
 mod http2;
 mod http2_hostile;
 mod raw;
