@@ -191,6 +191,10 @@ impl From<&SupervisedProcess> for proto::SupervisedProcess {
             next_start_ms: process.next_start.map_or(0, |wait| wait.as_millis() as u64),
             since_unix_ms: process.since_unix_ms,
             adopted: process.adopted,
+            instance: process
+                .instance
+                .as_ref()
+                .map_or(String::new(), InstanceId::to_string),
             ..Default::default()
         }
     }

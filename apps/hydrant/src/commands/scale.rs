@@ -79,22 +79,20 @@ async fn progress(api: &Api, service: &str) -> Result<Progress> {
     let supervised = health
         .services
         .iter()
-        .filter_map(supervised::id)
-        .find(named);
+        .find(|one| supervised::id(one).is_some_and(|id| named(&id)));
     let instances = list::from_wire(&health.instances)?;
-    let mine = || {
-        instances
-            .iter()
-            .filter(|one| Some(&one.service) == supervised.as_ref())
-    };
+    let mine: Vec<_> = supervised
+        .map(|service| supervised::instances(service, &instances).collect())
+        .unwrap_or_default();
     let pattern = supervised
-        .as_ref()
-        .map_or(String::new(), ServiceId::to_string);
+        .and_then(supervised::id)
+        .map_or(String::new(), |id| id.to_string());
     Ok(Progress {
-        ready: mine()
+        ready: mine
+            .iter()
             .filter(|one| one.state == InstanceState::Ready)
             .count(),
-        known: mine().count(),
+        known: mine.len(),
         troubles: supervised::troubles(&health.services, &pattern.parse().unwrap_or_default()),
     })
 }

@@ -1,6 +1,6 @@
 //! Supervised services as several commands show them.
 
-use hydrant_contracts::{Pattern, ServiceId, Tier, proto};
+use hydrant_contracts::{Instance, Pattern, ServiceId, Tier, proto};
 use serde::Serialize;
 
 use crate::output::{count, time};
@@ -9,6 +9,17 @@ use crate::output::{count, time};
 pub(crate) fn id(service: &proto::SupervisedService) -> Option<ServiceId> {
     let tier = Tier::try_from(service.tier.as_known()?).ok()?;
     Some(ServiceId::new(tier, service.service.parse().ok()?))
+}
+
+/// The instances that are the service's supervised processes, and not started by hand.
+pub(crate) fn instances<'a>(
+    service: &'a proto::SupervisedService,
+    known: &'a [Instance],
+) -> impl Iterator<Item = &'a Instance> {
+    known.iter().filter(move |instance| {
+        let mut processes = service.processes.iter();
+        processes.any(|process| process.instance == instance.id.as_str())
+    })
 }
 
 /// What holds up the supervised services that the pattern means, a line each.
@@ -56,6 +67,7 @@ pub(crate) struct Shown<'a> {
 #[derive(Serialize)]
 struct ShownProcess<'a> {
     slot: u32,
+    instance: Option<&'a str>,
     pid: Option<u32>,
     state: &'a str,
     restarts: u32,
@@ -81,6 +93,7 @@ impl<'a> From<&'a proto::SupervisedProcess> for ShownProcess<'a> {
     fn from(process: &'a proto::SupervisedProcess) -> Self {
         Self {
             slot: process.slot,
+            instance: Some(process.instance.as_str()).filter(|id| !id.is_empty()),
             pid: Some(process.pid).filter(|pid| *pid != 0),
             state: &process.state,
             restarts: process.restarts,

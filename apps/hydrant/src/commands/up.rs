@@ -91,10 +91,7 @@ async fn ready(serving: &Serving) -> Result<Vec<String>> {
 fn missing(health: &proto::HealthResponse) -> Result<Vec<String>> {
     let instances = list::from_wire(&health.instances)?;
     let ready = |service: &proto::SupervisedService| {
-        let id = supervised::id(service);
-        let mine = instances
-            .iter()
-            .filter(|one| Some(&one.service) == id.as_ref());
+        let mine = supervised::instances(service, &instances);
         mine.filter(|one| one.state == InstanceState::Ready).count() as u32
     };
     let services = health

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::golden::Transcript;
-use crate::harness::{Setup, kill};
+use crate::harness::{Setup, is_there, kill};
+use crate::web::Shim;
 
 #[test]
 fn up_is_ready_lists_its_services_and_stops_without_a_trace() {
@@ -118,6 +119,36 @@ fn scale_changes_the_number_of_processes() {
     assert_eq!(node.instances("api/mobile").len(), 1);
     let output = node.run(&["scale", "api/nobody", "1"]);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
+}
+
+#[test]
+fn scale_does_not_count_what_was_started_by_hand() {
+    if !is_there("python3") {
+        println!("SKIPPED: python3 is not here");
+        return;
+    }
+    let server = [
+        "python3",
+        "-m",
+        "http.server",
+        "$PORT",
+        "--bind",
+        "127.0.0.1",
+    ];
+    let node = Setup::node(&format!(
+        "[[service]]\nname = \"web\"\ntier = \"api\"\nversion = \"1.0.0\"\ncommand = {server:?}\n"
+    ))
+    .start();
+    let folder = tempfile::tempdir().unwrap();
+    let _by_hand = Shim::start(&node, folder.path(), &server);
+    node.wait("both are ready", |node| {
+        let instances = node.instances("web");
+        let ready = instances.iter().filter(|one| one["state"] == "ready");
+        (ready.count() == 2).then_some(())
+    });
+    let scaled = node.json(&["scale", "api/web", "2", "--timeout", "20s"]);
+    assert_eq!(scaled["after"], 2);
+    assert_eq!(node.instances("web").len(), 3);
 }
 
 #[test]
