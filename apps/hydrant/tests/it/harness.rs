@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::golden::hydrant;
 
 /// Every process that a node starts inherits it: by it the left ones are found.
-const MARK: &str = "HYDRANT_TEST_MARK";
+pub const MARK: &str = "HYDRANT_TEST_MARK";
 
 /// How long a node may take to be ready on a busy machine.
 const READY: Duration = Duration::from_secs(30);
@@ -328,7 +328,7 @@ pub fn kill(pid: u32, signal: Signal) {
 }
 
 /// The living processes whose environment has the mark of this folder.
-fn marked(folder: &Path) -> Vec<u32> {
+pub fn marked(folder: &Path) -> Vec<u32> {
     let mark = format!("{MARK}={}", folder.display());
     let has_mark = |pid: &u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -345,6 +345,6 @@ fn marked(folder: &Path) -> Vec<u32> {
     clippy::disallowed_methods,
     reason = "these tests have no event loop that it could block"
 )]
-fn pause(time: Duration) {
+pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -1,12 +1,18 @@
 //! The binary as its users see it: what it prints, and what a running node does.
 
+mod clients;
+mod docs;
 mod election;
 mod fake_node;
+mod foreign;
 mod golden;
 mod harness;
 mod load;
+mod mobile;
 mod output;
 mod run;
+mod size;
 mod survival;
 mod up;
 mod web;
+mod websocket;
