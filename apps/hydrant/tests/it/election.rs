@@ -140,12 +140,14 @@ fn killing_the_process_that_polls_moves_its_part_within_two_seconds() {
     let mut observation = observe(&node, "service/mobile", "sources");
     let load = Load::start(node.public(), INIT, 8, Duration::from_millis(10));
     let mut leader = runtime.block_on(leader_above(&mut observation, 0));
+    let mut dead = Vec::new();
     for _ in 0..if is_soak() { 20 } else { 3 } {
         let pid = node.wait("leader and stand-by are ready", |node| {
-            pid_beside_another(node, &leader)
+            pid_beside_another(node, &leader, &dead)
         });
         let killed = Instant::now();
         kill(pid, Signal::KILL);
+        dead.push(leader.name.clone());
         leader = runtime.block_on(leader_above(&mut observation, leader.epoch));
         let took = killed.elapsed();
         println!(
@@ -180,10 +182,12 @@ async fn leader_above(observation: &mut Observation, epoch: u64) -> Leader {
     next.expect("somebody leads")
 }
 
-/// The process that leads, once it and another one are ready.
-fn pid_beside_another(node: &Node, leader: &Leader) -> Option<u32> {
+/// The process that leads, once it and another one are ready. One that was killed just now may
+/// still be listed.
+fn pid_beside_another(node: &Node, leader: &Leader, dead: &[String]) -> Option<u32> {
     let mut ready = node.instances("service/mobile");
     ready.retain(|one| one["state"] == "ready");
+    ready.retain(|one| dead.iter().all(|name| one["instance"] != name.as_str()));
     let own = ready
         .iter()
         .find(|one| one["instance"] == leader.name.as_str())?;
