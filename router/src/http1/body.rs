@@ -109,6 +109,7 @@ pub struct Chunks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size,
+    ExtensionStart,
     Extension,
     SizeLf,
     Data,
@@ -166,7 +167,9 @@ impl Chunks {
 
     fn framing_byte(&mut self, byte: u8) -> Result<State, Malformed> {
         match self.state {
-            State::Size | State::Extension | State::SizeLf => self.size_byte(byte),
+            State::Size | State::ExtensionStart | State::Extension | State::SizeLf => {
+                self.size_byte(byte)
+            }
             State::DataCr if byte == b'\r' => Ok(State::DataLf),
             State::DataLf if byte == b'\n' => {
                 (self.digits, self.line) = (0, 0);
@@ -192,7 +195,10 @@ impl Chunks {
                 Ok(State::Size)
             }
             (State::Size, _) if self.digits == 0 => Err(Malformed("a chunk has no size")),
-            (State::Size, b';') => Ok(State::Extension),
+            (State::Size, b';') => Ok(State::ExtensionStart),
+            (State::ExtensionStart, b'\t' | b' ') => Ok(State::ExtensionStart),
+            // An extension without a name is where servers disagree about the line's end.
+            (State::ExtensionStart, _) if is_token_byte(byte) => Ok(State::Extension),
             (State::Size | State::Extension, b'\r') => Ok(State::SizeLf),
             (State::Extension, b'\t' | 0x20..=0x7e) => Ok(State::Extension),
             (State::SizeLf, b'\n') if self.left == 0 => Ok(State::FieldStart),
@@ -315,6 +321,9 @@ mod tests {
             "5;a\n",
             "5;a\rb\r\n",
             "5;\0\r\n",
+            "5;\r\nhello\r\n",
+            "5; \r\nhello\r\n",
+            "5;;a\r\nhello\r\n",
             "3\r\nabcd\r\n",
             "3\r\nabc\n",
             "3\r\nabc\r\r",

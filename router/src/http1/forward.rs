@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use hydrant_contracts::{CorrelationId, TraceParent};
 
+use super::body::Framing;
 use super::head::RequestHead;
 use super::response::copy_fields;
 
@@ -49,6 +50,7 @@ impl RequestHead<'_> {
             push(out, &["host: ", host, "\r\n"]);
         }
         copy_fields(&bytes[..self.len], self.fields, dropped, out);
+        self.write_framing(out);
         self.write_forwarded(host, forward, out);
         self.write_context(forward, out);
         if let Some(upgrade) = self.upgrade {
@@ -57,6 +59,17 @@ impl RequestHead<'_> {
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// In the one spelling that everybody reads alike: not every server trims a tab, as we do.
+    fn write_framing(&self, out: &mut Vec<u8>) {
+        // Writing to a vector cannot fail.
+        let _ = match self.framing {
+            Framing::Chunked => write!(out, "transfer-encoding: chunked\r\n"),
+            Framing::Length(length) => write!(out, "content-length: {length}\r\n"),
+            _ if self.told_length => write!(out, "content-length: 0\r\n"),
+            _ => Ok(()),
+        };
     }
 
     fn write_forwarded(&self, host: &str, forward: &Forward<'_>, out: &mut Vec<u8>) {
@@ -110,7 +123,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http1::body::Framing;
     use crate::http1::head::{HeadError, MAX_HEAD, fields, parse_request};
 
     const FORWARD: Forward<'_> = Forward {
@@ -156,6 +168,30 @@ mod tests {
         )
         .unwrap();
         assert!(kept.contains("hydrant-token: t\r\n"), "{kept}");
+    }
+
+    /// Not every server trims a tab, or reads a zero in front, as we do.
+    #[test]
+    fn framing_is_told_in_one_spelling() {
+        for (spelled, plain) in [
+            ("Transfer-Encoding: chunked", "transfer-encoding: chunked"),
+            ("Transfer-Encoding:\tchunked", "transfer-encoding: chunked"),
+            (
+                "TRANSFER-ENCODING:   Chunked\t ",
+                "transfer-encoding: chunked",
+            ),
+            ("Content-Length:\t5", "content-length: 5"),
+            ("Content-Length: 0005 \t", "content-length: 5"),
+            ("Content-Length: 000", "content-length: 0"),
+        ] {
+            let text = format!("POST /a HTTP/1.1\r\nhost: x\r\n{spelled}\r\nb: c\r\n\r\n");
+            let out = forwarded(&text, &FORWARD).unwrap().to_lowercase();
+            let lines: Vec<_> = out
+                .lines()
+                .filter(|line| line.starts_with("transfer-") || line.starts_with("content-"))
+                .collect();
+            assert_eq!(lines, [plain], "{spelled}");
+        }
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct RequestHead<'a> {
     pub http11: bool,
     /// How its body is framed.
     pub framing: Framing,
+    /// It told a length, though it be 0.
+    pub(super) told_length: bool,
     /// The client wants to send more requests on the connection.
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
@@ -111,6 +113,7 @@ pub fn parse_request<'a>(
         absolute: host.is_some(),
         http11: request.version == Some(1),
         framing: Framing::Empty,
+        told_length: false,
         keep_alive: request.version == Some(1),
         expects_continue: false,
         upgrade: None,
@@ -270,7 +273,10 @@ impl<'a> RequestHead<'a> {
                     return Err(HeadError::Malformed("there is more than one token"));
                 }
             }
-            14 if is("content-length") => seen.read_length(value)?,
+            14 if is("content-length") => {
+                self.dropped.insert(index);
+                seen.read_length(value)?;
+            }
             14 if is("http2-settings") => self.dropped.insert(index),
             14 if is(header::CORRELATION_ID) => {
                 let is_first = !self.correlated;
@@ -283,7 +289,10 @@ impl<'a> RequestHead<'a> {
                 self.forwarded_for.push(value);
             }
             16 if is("proxy-connection") || is("x-forwarded-host") => self.dropped.insert(index),
-            17 if is("transfer-encoding") => seen.read_coding(value)?,
+            17 if is("transfer-encoding") => {
+                self.dropped.insert(index);
+                seen.read_coding(value)?;
+            }
             17 if is("x-forwarded-proto") => self.dropped.insert(index),
             18 if is(header::FORWARDED_PREFIX) => self.dropped.insert(index),
             18 if is(header::CONNECT_TIMEOUT) || is(header::TIMEOUT) => {
@@ -348,6 +357,7 @@ impl<'a> RequestHead<'a> {
     }
 
     fn settle_framing(&mut self, seen: &Seen<'_>) -> Result<(), HeadError> {
+        self.told_length = seen.length.is_some();
         self.framing = match (seen.length, seen.chunked) {
             (Some(_), true) => {
                 return Err(HeadError::Malformed(
