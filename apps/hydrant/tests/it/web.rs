@@ -79,10 +79,10 @@ fn tiers_are_kept_and_identity_is_not_claimed() {
 }
 
 /// `hydrant run` as a person starts it, as the service api/web.
-struct Shim(Child);
+pub struct Shim(Child);
 
 impl Shim {
-    fn start(node: &Node, folder: &std::path::Path, server: &[&str]) -> Self {
+    pub fn start(node: &Node, folder: &std::path::Path, server: &[&str]) -> Self {
         let arguments = ["run", "--service", "web", "--version", "1.0.0", "--"];
         let child = node
             .command(&[&arguments, server].concat())
@@ -103,7 +103,7 @@ impl Shim {
         shim
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         kill(self.0.id(), Signal::TERM);
         assert!(self.0.wait().expect("it can be awaited").success());
     }
