@@ -43,7 +43,8 @@ pub struct Desk {
     ports: [u16; 2],
     shell: Child,
     input: ChildStdin,
-    background: Vec<PathBuf>,
+    /// The terminals in the background, and what they print.
+    background: Vec<(Child, PathBuf)>,
     blocks: usize,
 }
 
@@ -113,7 +114,7 @@ impl Desk {
     pub fn background_output(&self) -> String {
         let outputs = self.background.iter();
         outputs
-            .map(|path| format!("--- background\n{}", self.printed(path)))
+            .map(|(_, path)| format!("--- background\n{}", self.printed(path)))
             .collect()
     }
 
@@ -147,16 +148,16 @@ impl Desk {
     fn run_behind(&mut self, run: &Run) -> Result<(), String> {
         let output = self.file("background");
         self.blocks += 1;
-        self.background.push(output.clone());
         let file = File::create(&output).expect("a file for the output");
         let errors = file.try_clone().expect("a second handle");
-        bash(self.folder.path())
+        let shell = bash(self.folder.path())
             .args(["-c", &self.with_own_ports(&run.script)])
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(errors)
             .spawn()
             .expect("bash starts");
+        self.background.push((shell, output.clone()));
         let expected = run.expected.as_deref().unwrap_or("…");
         let end = Instant::now() + PATIENCE;
         while !is_part(expected, &self.printed(&output)) {
@@ -197,6 +198,9 @@ impl Drop for Desk {
                 break;
             }
             left.into_iter().for_each(|pid| kill(pid, Signal::KILL));
+            for (shell, _) in &mut self.background {
+                let _ = shell.try_wait();
+            }
             pause(Duration::from_millis(20));
         }
     }
