@@ -52,37 +52,38 @@ fn installed(
         return None;
     }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("foreign-{name}"));
-    let outcome = once(&folder, list, install).expect("the target folder can be written");
-    if !outcome.is_empty() {
-        println!("SKIPPED: {name} can't install {list}: {outcome}");
+    if let Err(error) = once(&folder, list, install) {
+        println!("SKIPPED: {name} can't install {list}: {error}");
         return None;
     }
     Some(folder)
 }
 
-/// Installs what `list` names, unless that is done already; tells what went wrong. Tests in other
-/// processes wait meanwhile.
-fn once(folder: &Path, list: &str, install: impl FnOnce(&Path) -> Command) -> io::Result<String> {
+/// Installs what `list` names, unless that is done already. Tests in other processes wait
+/// meanwhile.
+fn once(folder: &Path, list: &str, install: impl FnOnce(&Path) -> Command) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let lock = File::create(folder.join("lock"))?;
     lock.lock()?;
     copy_scripts(folder)?;
     let (wanted, stamp) = (fs::read(folder.join(list))?, folder.join("installed"));
     if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
-        return Ok(String::new());
+        return Ok(());
     }
     let output = install(folder).stdin(Stdio::null()).output()?;
     if !output.status.success() {
-        return Ok(last_words(&output));
+        return Err(io::Error::other(complaint(&output)));
     }
-    fs::write(stamp, wanted)?;
-    Ok(String::new())
+    fs::write(stamp, wanted)
 }
 
 /// The scripts stand beside the packages, because that is where Node looks for them.
 fn copy_scripts(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(SCRIPTS)? {
         let entry = entry?;
+        if !entry.file_type()?.is_file() {
+            continue;
+        }
         let (text, copy) = (fs::read(entry.path())?, folder.join(entry.file_name()));
         // Another test may be running the one that is there.
         if fs::read(&copy).is_ok_and(|there| there == text) {
@@ -93,8 +94,10 @@ fn copy_scripts(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn last_words(output: &Output) -> String {
+/// The status and the first complaint.
+fn complaint(output: &Output) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
-    let line = errors.lines().rev().find(|line| !line.trim().is_empty());
-    format!("{} {}", output.status, line.unwrap_or_default())
+    let mut lines = errors.lines();
+    let line = lines.find(|line| line.to_ascii_lowercase().contains("error"));
+    format!("{}: {}", output.status, line.unwrap_or("no reason given"))
 }
