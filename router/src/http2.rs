@@ -80,6 +80,8 @@ struct Client {
     identities: RefCell<Identities>,
     /// Requests that are not finished.
     active: Cell<usize>,
+    /// A part of a body went on, since that was last asked.
+    moved: Cell<bool>,
 }
 
 /// Serves a connection until the client closes it, or the router ends. `read` is what was read
@@ -96,6 +98,7 @@ pub(crate) async fn serve(
         address,
         identities: RefCell::default(),
         active: Cell::new(0),
+        moved: Cell::new(false),
     });
     let service = service_fn(|request| {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
@@ -108,12 +111,16 @@ pub(crate) async fn serve(
         ended = connection.as_mut() => Some(ended),
         () = worker.http2.closing() => None,
         () = idle(&client) => None,
+        () = stuck(&client, worker.limits.stream_idle) => return,
     };
     let ended = match ended {
         Some(ended) => ended,
         None => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stuck(&client, worker.limits.stream_idle) => return,
+            }
         }
     };
     if let Err(error) = ended {
@@ -147,6 +154,18 @@ async fn idle(client: &Client) {
         } else {
             Duration::ZERO
         };
+    }
+}
+
+/// Resolves when no body of any request has moved for `limit`: a client that answers pings but
+/// takes nothing, or sends nothing, would hold its requests for ever.
+async fn stuck(client: &Client, limit: Duration) {
+    let mut still = Duration::ZERO;
+    let tick = limit / 10;
+    while still < limit {
+        tokio::time::sleep(tick).await;
+        let rests = client.active.get() > 0 && !client.moved.take();
+        still = if rests { still + tick } else { Duration::ZERO };
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) struct Upload(RefCell<State>);
 #[derive(Debug)]
 struct State {
     incoming: Incoming,
+    active: Rc<Active>,
     size: SizeHint,
     ended: bool,
     kept: Vec<Kept>,
@@ -54,11 +55,12 @@ enum Kept {
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Incoming) -> Rc<Self> {
+    pub(super) fn new(incoming: Incoming, active: &Rc<Active>) -> Rc<Self> {
         Rc::new(Self(RefCell::new(State {
             size: incoming.size_hint(),
             ended: incoming.is_end_stream(),
             incoming,
+            active: Rc::clone(active),
             kept: Vec::new(),
             kept_bytes: 0,
             replayable: true,
@@ -188,6 +190,7 @@ impl Body for Attempt {
         match frame {
             Some(Ok(frame)) => {
                 let frame = passed(frame);
+                state.active.moved();
                 state.keep(&frame);
                 this.position = state.kept.len();
                 this.sent
@@ -243,15 +246,7 @@ pub(super) struct Forwarded {
     pub(super) deadline: Option<Deadline>,
     pub(super) style: Style,
     /// Keeps its connection from counting as idle.
-    pub(super) active: Option<Active>,
-}
-
-impl AnswerBody {
-    pub(super) fn hold(&mut self, active: Active) {
-        if let AnswerBody::Forwarded(forwarded) = self {
-            forwarded.active = Some(active);
-        }
-    }
+    pub(super) active: Rc<Active>,
 }
 
 /// When the caller stops waiting.
@@ -303,6 +298,7 @@ impl Forwarded {
         };
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
+                self.active.moved();
                 self.sent
                     .received(frame.data_ref().map_or(0, Bytes::len) as u64);
                 Some(Ok(frame))

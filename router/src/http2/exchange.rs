@@ -32,6 +32,7 @@ struct Exchange<'a> {
     target: Vec<u8>,
     authority: Option<String>,
     upload: Rc<Upload>,
+    active: Rc<Active>,
     deadline: Option<Instant>,
     style: Style,
 }
@@ -42,13 +43,10 @@ pub(super) async fn answer(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
-    let (active, style) = (Active::begin(Rc::clone(&client)), style(&request));
+    let (active, style) = (Rc::new(Active::begin(Rc::clone(&client))), style(&request));
     let to_head = request.method() == Method::HEAD;
-    match forward(worker, &client, request, style).await {
-        Ok(mut response) => {
-            response.body_mut().hold(active);
-            response
-        }
+    match forward(worker, &client, &active, request, style).await {
+        Ok(response) => response,
         Err(refusal) => {
             worker
                 .snapshot()
@@ -62,6 +60,7 @@ pub(super) async fn answer(
 async fn forward(
     worker: &Worker,
     client: &Client,
+    active: &Rc<Active>,
     request: Request<Incoming>,
     style: Style,
 ) -> Result<Response<AnswerBody>, Refusal> {
@@ -95,7 +94,8 @@ async fn forward(
         parts,
         target,
         authority,
-        upload: Upload::new(body),
+        upload: Upload::new(body, active),
+        active: Rc::clone(active),
         deadline: timeout.map(|timeout| Instant::now() + timeout),
         style,
     };
@@ -216,7 +216,7 @@ impl Exchange<'_> {
             _stream: answered.stream,
             deadline: self.deadline.map(Deadline::at),
             style: self.style,
-            active: None,
+            active: Rc::clone(&self.active),
         };
         Response::from_parts(parts, AnswerBody::Forwarded(body))
     }
@@ -310,7 +310,13 @@ pub(super) struct Active(Rc<Client>);
 impl Active {
     fn begin(client: Rc<Client>) -> Self {
         client.active.set(client.active.get() + 1);
+        client.moved.set(true);
         Self(client)
+    }
+
+    /// A part of a body went on.
+    pub(super) fn moved(&self) {
+        self.0.moved.set(true);
     }
 }
 

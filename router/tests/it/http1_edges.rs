@@ -1,12 +1,12 @@
 //! Rare turns of HTTP/1.1: each of them could lose bytes, or pass half an answer for a whole one.
 
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hydrant_contracts::PathPrefix;
 use hydrant_router::Limits;
 
-use crate::raw::{Backend, client, instance, refusing, router, router_with};
+use crate::raw::{Backend, PATIENCE, client, instance, ok, refusing, router, router_with};
 
 #[test]
 fn half_an_answer_without_chunks_does_not_look_whole_to_an_old_client() {
@@ -91,4 +91,33 @@ fn an_instance_may_not_change_the_protocol_before_it_has_the_request() {
          content-length: 10\r\n\r\nhalf",
     );
     assert_eq!(wire.answer().status(), 502);
+}
+
+/// Wherever a client breaks off, its request is over.
+#[test]
+fn nothing_is_in_flight_for_clients_that_are_gone() {
+    let backend = Backend::answering(|_| ok(&[b'x'; 200_000]));
+    let router = router(&[backend.address]);
+    let body = "b".repeat(100_000);
+    let length = format!("content-length: 100000\r\n\r\n{body}");
+    let chunked = format!("transfer-encoding: chunked\r\n\r\n186a0\r\n{body}\r\n0\r\n\r\n");
+    for request in [length, chunked] {
+        let request = format!("POST /api/t/ HTTP/1.1\r\nhost: test\r\n{request}");
+        for sent in [20, 90, 5_000, 70_000, request.len() - 1, request.len()] {
+            for read in [0, 10, 100_000] {
+                let mut wire = client(&router);
+                wire.send(&request.as_bytes()[..sent]);
+                if sent == request.len() {
+                    wire.exactly(read);
+                }
+            }
+        }
+    }
+    let id = "t-0".parse().unwrap();
+    let begin = Instant::now();
+    while router.in_flight(&id) > 0 {
+        assert!(begin.elapsed() < PATIENCE, "{} left", router.in_flight(&id));
+        std::thread::yield_now();
+    }
+    assert_eq!(client(&router).get("/api/t/").status(), 200);
 }

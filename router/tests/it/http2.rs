@@ -29,13 +29,17 @@ use tokio::net::{TcpListener, TcpStream};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn router(instances: &[Instance]) -> Router {
+    router_with(Limits::default(), instances)
+}
+
+pub fn router_with(limits: Limits, instances: &[Instance]) -> Router {
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let config = Config {
         public: any,
         local: any,
         workers: 2,
         key: TokenKey::new(&[5; 32]),
-        limits: Limits::default(),
+        limits,
     };
     let router = Router::start(config).unwrap();
     router.publish(instances);

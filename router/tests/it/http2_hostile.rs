@@ -9,13 +9,13 @@ use futures::StreamExt as _;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use hydrant_contracts::{InstanceId, Pattern};
-use hydrant_router::Router;
+use hydrant_router::{Limits, Router};
 use hyper::body::Frame;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 
-use crate::http2::{PATIENCE, ask, client, instance, request, router, serve, web};
+use crate::http2::{PATIENCE, ask, client, instance, request, router, router_with, serve, web};
 use crate::raw::{Backend, ok};
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
@@ -198,4 +198,24 @@ async fn a_client_that_breaks_off_is_not_the_instances_fault() {
         assert!(!stats.ejected, "{stats:?}");
         assert_eq!(stats.errors["canceled"], 10, "{stats:?}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_any_more_is_left() {
+    let endless = || async {
+        let chunks = futures::stream::repeat(Bytes::from(vec![0; 64 * 1024]));
+        Body::from_stream(chunks.map(Ok::<_, std::io::Error>))
+    };
+    let routes = axum::Router::new().route("/endless", axum::routing::get(endless));
+    let limits = Limits {
+        stream_idle: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let router = router_with(limits, &[instance(1, serve(routes).await, true)]);
+    let mut client = client(router.public_addr()).await;
+    let asked = client.send_request(request("GET", "/api/web/endless", ""));
+    let answer = asked.await.unwrap();
+    assert_eq!(in_flight(&router), 1);
+    until("nothing in flight", || in_flight(&router) == 0).await;
+    drop(answer);
 }
