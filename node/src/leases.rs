@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hydrant_contracts::{Code, Error, Identity};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::quota::{Permit, Quota};
@@ -27,12 +28,14 @@ struct Entry {
     owner: Identity,
     ttl: Duration,
     renewed: Instant,
+    heard: Arc<Notify>,
 }
 
 /// A lease that is held. Dropping it ends it.
 pub(crate) struct Lease {
     pub(crate) id: String,
     pub(crate) ttl: Duration,
+    heard: Arc<Notify>,
     leases: Leases,
     _permit: Permit,
 }
@@ -49,15 +52,18 @@ impl Leases {
     pub(crate) fn grant(&self, owner: &Identity, ttl: Duration) -> Result<Lease, Error> {
         let permit = self.quota.take(owner)?;
         let id = uuid::Uuid::new_v4().simple().to_string();
+        let heard = Arc::new(Notify::new());
         let entry = Entry {
             owner: owner.clone(),
             ttl,
             renewed: Instant::now(),
+            heard: heard.clone(),
         };
         self.entries().insert(id.clone(), entry);
         Ok(Lease {
             id,
             ttl,
+            heard,
             leases: self.clone(),
             _permit: permit,
         })
@@ -73,6 +79,7 @@ impl Leases {
             .filter(|entry| entry.owner == *owner && now < entry.due())
             .ok_or_else(gone)?;
         entry.renewed = now;
+        entry.heard.notify_waiters();
         Ok(entry.ttl)
     }
 
@@ -110,6 +117,26 @@ impl Lease {
     pub(crate) async fn silent(&self) {
         while let Some(due) = self.leases.due(&self.id) {
             tokio::time::sleep_until(due).await;
+        }
+    }
+
+    /// Whether the owner has not been heard for half of the time to live: it may be frozen. One
+    /// that keeps its lease alive in good time is heard more often.
+    pub(crate) fn is_overdue(&self) -> bool {
+        let entries = self.leases.entries();
+        let entry = entries.get(&self.id);
+        entry.is_none_or(|entry| entry.renewed.elapsed() > entry.ttl / 2)
+    }
+
+    /// Resolves when the owner was heard lately, if it ever is again.
+    pub(crate) async fn heard_lately(&self) {
+        loop {
+            // Before the look, so that nothing said in between is missed.
+            let heard = self.heard.notified();
+            if !self.is_overdue() {
+                return;
+            }
+            heard.await;
         }
     }
 
@@ -183,6 +210,22 @@ mod tests {
         let lease = leases.grant(&owner("api/a"), SECOND).unwrap();
         tokio::time::sleep(SECOND).await;
         assert!(leases.keep_alive(&owner("api/a"), &lease.id).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_heard_for_half_the_time_is_overdue_until_he_is() {
+        let leases = Leases::new(10, 10);
+        let lease = leases.grant(&owner("api/a"), SECOND).unwrap();
+        lease.heard_lately().await;
+        tokio::time::sleep(SECOND * 6 / 10).await;
+        assert!(lease.is_overdue());
+        let begun = Instant::now();
+        let speak = async {
+            tokio::time::sleep(SECOND / 10).await;
+            leases.keep_alive(&owner("api/a"), &lease.id).unwrap();
+        };
+        tokio::join!(lease.heard_lately(), speak);
+        assert_eq!(begun.elapsed(), SECOND / 10);
     }
 
     #[tokio::test(start_paused = true)]

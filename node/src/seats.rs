@@ -71,7 +71,7 @@ impl Seats {
             () = events.closed() => return,
             () = self.shutdown.begun() => Ok(told_lost("the node stops")),
             () = lease.silent() => Ok(told_lost(lease.silence())),
-            last = self.win_and_lose(wish, events) => last,
+            last = self.win_and_lose(wish, lease, events) => last,
         };
         let _ = events.try_send(last);
     }
@@ -79,10 +79,11 @@ impl Seats {
     async fn win_and_lose(
         &self,
         wish: &Wish,
+        lease: &Lease,
         events: &mpsc::Sender<Result<Told, Error>>,
     ) -> Result<Told, Error> {
         let until = wish.wait.map(|wait| Instant::now() + wait);
-        let won = self.win(wish);
+        let won = self.win(wish, lease);
         let seat = match until {
             None => won.await?,
             Some(until) => tokio::time::timeout_at(until, won)
@@ -96,10 +97,10 @@ impl Seats {
     }
 
     /// Tries until there is a seat whose epoch the state knows as the highest.
-    async fn win(&self, wish: &Wish) -> Result<Box<dyn Seat>, Error> {
+    async fn win(&self, wish: &Wish, lease: &Lease) -> Result<Box<dyn Seat>, Error> {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
         loop {
-            match self.take(wish).await {
+            match self.take(wish, lease).await {
                 Ok(seat) => return Ok(seat),
                 // Coordination counts from below what the state knows, as after it was rebuilt.
                 // Every try counts one up.
@@ -115,22 +116,33 @@ impl Seats {
         }
     }
 
-    /// Waits in line for the seat, and raises its mark before anybody hears that it is held: from
-    /// then on an earlier holder is refused on every key.
-    async fn take(&self, wish: &Wish) -> Result<Box<dyn Seat>, EngineError> {
-        let session = self.presence.session()?;
-        let name = SeatName(wish.seat.clone());
-        let seat = tokio::select! {
-            seat = session.take_seat(&name, &wish.holder) => seat?,
-            () = lost(&*session) => {
-                return Err(EngineError::new(ErrorKind::Closed, "the session is lost"));
-            }
-        };
+    /// Takes the seat when its turn comes, and raises its mark before anybody hears that it is
+    /// held: from then on an earlier holder is refused on every key.
+    async fn take(&self, wish: &Wish, lease: &Lease) -> Result<Box<dyn Seat>, EngineError> {
+        let mut seat = self.wait_in_line(wish).await?;
+        // One that may be frozen leaves its turn to the next, and comes back when it is heard:
+        // else nobody would hold the seat until its lease ends.
+        while lease.is_overdue() {
+            seat.give_up().await;
+            lease.heard_lately().await;
+            seat = self.wait_in_line(wish).await?;
+        }
         match self.state.raise(&wish.seat, seat.epoch()).await {
             Ok(()) => Ok(seat),
             Err(error) => {
                 seat.give_up().await;
                 Err(error)
+            }
+        }
+    }
+
+    async fn wait_in_line(&self, wish: &Wish) -> Result<Box<dyn Seat>, EngineError> {
+        let session = self.presence.session()?;
+        let name = SeatName(wish.seat.clone());
+        tokio::select! {
+            seat = session.take_seat(&name, &wish.holder) => seat,
+            () = lost(&*session) => {
+                Err(EngineError::new(ErrorKind::Closed, "the session is lost"))
             }
         }
     }

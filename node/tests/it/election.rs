@@ -164,6 +164,32 @@ async fn a_frozen_leader_loses_its_seat_though_its_connection_is_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_silent_in_line_leaves_its_turn_to_the_next() {
+    let server = Server::start().await;
+    let client = server.client("service/a");
+    let campaign = |candidate, ttl_ms| client.election.campaign(campaign(candidate, ttl_ms));
+    let mut first = campaign("one", 60_000).await.unwrap();
+    joined!(first);
+    elected!(first);
+    let mut silent = campaign("two", 10_000).await.unwrap();
+    let lease_id = joined!(silent);
+    let mut third = campaign("three", 60_000).await.unwrap();
+    joined!(third);
+
+    tokio::time::sleep(Duration::from_millis(5500)).await;
+    drop(first);
+    elected!(third);
+    // It had the next place in line, and its lease still lives.
+    let alive = proto::KeepAliveRequest {
+        lease_id,
+        ..Default::default()
+    };
+    client.election.keep_alive(alive).await.unwrap();
+    drop(third);
+    elected!(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_epoch_that_the_state_knows_to_be_old_is_not_given_out() {
     let server = Server::start().await;
     let mark = "elections/service/a/leader".parse().unwrap();
