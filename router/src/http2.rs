@@ -65,6 +65,11 @@ impl Http2 {
         self.closing.send_replace(true);
     }
 
+    /// Closes connections to instances that were idle for too long.
+    pub(crate) fn sweep(&self) {
+        self.pool.sweep();
+    }
+
     async fn closing(&self) {
         let mut closing = self.closing.subscribe();
         // The sender lives as long as the worker.

@@ -259,6 +259,7 @@ async fn sweep(worker: Rc<Worker>) {
         count = count.wrapping_add(1);
         if count.is_multiple_of(SWEEPS_PER_POOL_SWEEP) {
             worker.pools.sweep(now);
+            worker.http2.sweep();
         }
     }
 }

@@ -211,7 +211,8 @@ fn split_target<'a>(
     Ok((Some(host), path))
 }
 
-fn check_host(host: &str) -> Result<(), HeadError> {
+/// A host is a name or address with a port, and nothing else: no user, no path.
+pub(crate) fn check_host(host: &str) -> Result<(), HeadError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte);
     if host.len() > 255 || !host.bytes().all(allowed) {
         return Err(HeadError::Malformed("the host is malformed"));

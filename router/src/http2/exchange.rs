@@ -19,6 +19,7 @@ use crate::answer::{Answer, Style};
 use crate::balance::{self, Chooser, Tried};
 use crate::clock::Moment;
 use crate::decide::{self, Route};
+use crate::http1::head::check_host;
 use crate::instance::{ErrorKind, InFlight};
 use crate::refusal::{Reason, Refusal};
 use crate::snapshot::Instance;
@@ -66,7 +67,7 @@ async fn forward(
 ) -> Result<Response<AnswerBody>, Refusal> {
     let snapshot = worker.snapshot();
     let (mut parts, body) = request.into_parts();
-    let (target, authority) = (target(&parts), authority(&parts));
+    let (target, authority) = (target(&parts), authority(&parts)?);
     let token = head::token(&parts.headers)?;
     let who = client
         .identities
@@ -267,10 +268,14 @@ fn target(parts: &Parts) -> Vec<u8> {
 }
 
 /// The host that is addressed: the pseudo-header, else the header `host`.
-fn authority(parts: &Parts) -> Option<String> {
+fn authority(parts: &Parts) -> Result<Option<String>, Refusal> {
     let host = || parts.headers.get(http::header::HOST)?.to_str().ok();
     let authority = parts.uri.authority().map(|authority| authority.as_str());
-    authority.or_else(host).map(str::to_owned)
+    let authority = authority.or_else(host);
+    if authority.is_some_and(|authority| check_host(authority).is_err()) {
+        return Err(Refusal::new(Reason::BadRequest, "the host is malformed"));
+    }
+    Ok(authority.map(str::to_owned))
 }
 
 fn style(request: &Request<Incoming>) -> Style {

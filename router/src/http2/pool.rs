@@ -84,12 +84,14 @@ impl Pool {
     }
 
     fn of(&self, live: &Live) -> Rc<Connections> {
+        Rc::clone(self.0.borrow_mut().entry(live.key()).or_default())
+    }
+
+    /// Closes what was idle for too long, and forgets instances without connections.
+    pub(super) fn sweep(&self) {
         let mut all = self.0.borrow_mut();
-        if !all.contains_key(&live.key()) {
-            // A new instance: a good time to forget those that are gone.
-            all.retain(|_, connections| connections.is_used());
-        }
-        Rc::clone(all.entry(live.key()).or_default())
+        // A request under way may yet give its connection back.
+        all.retain(|_, connections| connections.is_used() || Rc::strong_count(connections) > 1);
     }
 }
 

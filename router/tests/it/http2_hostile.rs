@@ -219,3 +219,30 @@ async fn a_client_that_takes_nothing_any_more_is_left() {
     until("nothing in flight", || in_flight(&router) == 0).await;
     drop(answer);
 }
+
+#[tokio::test]
+async fn connections_to_instances_do_not_stay_open_unused() {
+    let backend = Backend::answering(|_| ok(b"x"));
+    let limits = Limits {
+        upstream_idle: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let router = router_with(limits, &[instance(1, backend.address, false)]);
+    let mut client = client(router.public_addr()).await;
+    assert_eq!(
+        ask(&mut client, request("GET", "/api/web/x", "")).await.0,
+        200
+    );
+    until("the connection is closed", || backend.open() == 0).await;
+}
+
+#[tokio::test]
+async fn an_authority_is_a_host_and_no_more() {
+    let router = router(&[instance(1, serve(web()).await, false)]);
+    let mut client = client(router.public_addr()).await;
+    for (authority, expected) in [("shop.example:80", 200), ("me:secret@shop.example", 400)] {
+        let mut asked = request("GET", "/api/web/seen", "");
+        *asked.uri_mut() = format!("http://{authority}/api/web/seen").parse().unwrap();
+        assert_eq!(ask(&mut client, asked).await.0, expected, "{authority}");
+    }
+}

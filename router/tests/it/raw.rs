@@ -174,6 +174,7 @@ impl Wire {
 pub struct Backend {
     pub address: SocketAddr,
     pub connections: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
     /// What was read by [`Backend::note`].
     pub seen: Arc<Mutex<Vec<Message>>>,
     open: Arc<Mutex<Vec<TcpStream>>>,
@@ -196,6 +197,7 @@ impl Backend {
         let backend = Self {
             address: listener.local_addr().unwrap(),
             connections: Arc::default(),
+            ended: Arc::default(),
             seen: Arc::default(),
             open: Arc::default(),
             stopped: Arc::default(),
@@ -203,6 +205,7 @@ impl Backend {
         let (serve, seen) = (Arc::new(serve), Seen(Arc::clone(&backend.seen)));
         let (count, open) = (Arc::clone(&backend.connections), Arc::clone(&backend.open));
         let stopped = Arc::clone(&backend.stopped);
+        let ended = Arc::clone(&backend.ended);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if stopped.load(Ordering::SeqCst) {
@@ -212,11 +215,13 @@ impl Backend {
                 count.fetch_add(1, Ordering::SeqCst);
                 open.lock().unwrap().push(stream.try_clone().unwrap());
                 let (serve, seen) = (Arc::clone(&serve), seen.clone());
+                let ended = Arc::clone(&ended);
                 std::thread::spawn(move || {
                     // The connection must end with its thread, though a clone is kept.
                     let ending = stream.try_clone().unwrap();
                     serve(Wire::new(stream), seen);
                     let _ = ending.shutdown(Shutdown::Both);
+                    ended.fetch_add(1, Ordering::SeqCst);
                 });
             }
         });
@@ -244,6 +249,11 @@ impl Backend {
                 ok(&request.body)
             }
         })
+    }
+
+    /// Connections whose threads have not ended.
+    pub fn open(&self) -> usize {
+        self.connections.load(Ordering::SeqCst) - self.ended.load(Ordering::SeqCst)
     }
 
     pub fn requests(&self) -> usize {
