@@ -178,8 +178,9 @@ fn on_failure(route: &Route<'_>, refused: bool) -> String {
     } else {
         "a failure before the request was sent"
     };
-    let limit = others.min(Tried::MOST - 1);
-    format!(
-        "{repeat} is repeated at another instance, at most {limit} times, within the retry budget"
-    )
+    let limit = match others.min(Tried::MOST - 1) {
+        1 => "once".to_owned(),
+        limit => format!("at most {limit} times"),
+    };
+    format!("{repeat} is repeated at another instance, {limit}, within the retry budget")
 }
