@@ -121,6 +121,8 @@ impl Process {
         let mut command = Command::new(program);
         command
             .args(arguments)
+            // The node's own, if it was given one: all of its processes would want it.
+            .env_remove("PORT")
             .envs(&launch.env)
             .stdin(Stdio::null())
             .stdout(append_to(&launch.stdout)?)

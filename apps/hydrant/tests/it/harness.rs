@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Setup {
     folder: Arc<TempDir>,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Setup {
@@ -37,6 +38,7 @@ impl Setup {
         Self {
             folder: Arc::new(folder),
             arguments: arguments.map(str::to_owned).to_vec(),
+            environment: Vec::new(),
         }
     }
 
@@ -81,6 +83,13 @@ impl Setup {
         self
     }
 
+    /// Sets a variable in the environment of the node.
+    #[must_use]
+    pub fn env(mut self, name: &'static str, value: String) -> Self {
+        self.environment.push((name, value));
+        self
+    }
+
     /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
@@ -92,6 +101,7 @@ impl Setup {
         command
             .arg("--json")
             .args(&self.arguments)
+            .envs(self.environment.iter().cloned())
             .env("HOME", self.folder.path())
             .env("HYDRANT_DATA", self.data())
             .env(MARK, self.folder.path())
@@ -267,6 +277,7 @@ impl Node {
         let again = Setup {
             folder: self.setup.folder.clone(),
             arguments: self.setup.arguments.clone(),
+            environment: self.setup.environment.clone(),
         }
         .override_address("--public", &public)
         .override_address("--local", &local);

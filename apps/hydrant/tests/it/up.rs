@@ -210,6 +210,14 @@ fn a_token_is_for_one_service() {
 }
 
 #[test]
+fn a_port_in_the_environment_is_not_meant_for_the_services() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let node = Setup::up().env("PORT", port.to_string()).start();
+    assert_eq!(node.line()["ready"], true, "{}", node.errors());
+}
+
+#[test]
 fn a_port_in_use_is_told_with_its_mend() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
