@@ -20,6 +20,9 @@ use crate::harness::{MARK, is_soak, kill, marked, pause};
 /// How long a block may take on a busy machine, and how long one is tried again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The same in the long form, which builds.
+const LONG_PATIENCE: Duration = Duration::from_secs(1800);
+
 /// The programs that the guides build.
 pub const BINARIES: [&str; 3] = ["greeter", "welcome", "prices"];
 
@@ -95,7 +98,7 @@ impl Desk {
         if run.mode == Mode::Background {
             return self.run_behind(run);
         }
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + patience();
         loop {
             let (status, printed) = self.run_once(&run.script)?;
             let expected = run.expected.as_deref();
@@ -131,7 +134,7 @@ impl Desk {
         self.blocks += 1;
         let sent = self.input.write_all(script.as_bytes());
         sent.map_err(|error| format!("the terminal is gone: {error}"))?;
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + patience();
         loop {
             if let Ok(code) = fs::read_to_string(&status) {
                 let code = code.trim().parse().expect("an exit code");
@@ -159,7 +162,7 @@ impl Desk {
             .expect("bash starts");
         self.background.push((shell, output.clone()));
         let expected = run.expected.as_deref().unwrap_or("…");
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + patience();
         while !is_part(expected, &self.printed(&output)) {
             if Instant::now() >= end {
                 return Err(told(run, &self.printed(&output)));
@@ -206,6 +209,10 @@ impl Drop for Desk {
     }
 }
 
+fn patience() -> Duration {
+    if is_soak() { LONG_PATIENCE } else { PATIENCE }
+}
+
 fn told(run: &Run, printed: &str) -> String {
     let expected = run.expected.as_deref().unwrap_or("");
     let script = &run.script;
@@ -247,7 +254,7 @@ fn hydrant_tool(ports: [u16; 2]) -> String {
 /// `cargo`, which takes the binaries that the workspace has built of the same sources; in the long
 /// form of the tests it builds.
 fn cargo_tool(root: &Path) -> String {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| env!("CARGO").into());
     let root = root.display();
     let example = format!("{root}/examples/greeter");
     let build = if is_soak() {
