@@ -97,6 +97,8 @@ fn check_escape(path: &[u8], rest: &[u8]) -> Result<(), Refusal> {
         b'/' => Err(bad(path, "it has an escaped slash, %2F")),
         b'\\' => Err(bad(path, "it has an escaped backslash, %5C")),
         0..0x20 | 0x7f => Err(bad(path, "it has an escaped control character")),
+        // Careless decoders read a dot or a slash out of these.
+        0xc0 | 0xc1 => Err(bad(path, "it has an escape that is never UTF-8")),
         _ => Ok(()),
     }
 }
@@ -183,6 +185,8 @@ mod tests {
             ("/a%00b", "escaped control"),
             ("/a%0d%0ab", "escaped control"),
             ("/a%7f", "escaped control"),
+            ("/a/%c0%ae%C0%AE/b", "UTF-8"),
+            ("/a%c1%9cb", "UTF-8"),
             ("/a\nb", "control"),
             ("/a b", "space"),
             ("/a%", "'%'"),
