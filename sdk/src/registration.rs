@@ -47,6 +47,8 @@ struct Status {
     stop: Option<String>,
     /// Since when the node is away, by the steady clock; `None` while it is there.
     away_since: Option<Duration>,
+    /// The state that the node has heard of, and routes by.
+    told: Option<Report>,
 }
 
 impl Registration {
@@ -105,6 +107,13 @@ impl Registration {
             *known = report;
             changed
         });
+    }
+
+    /// Resolves when the node routes by the state that was reported last. A node that is not there
+    /// is waited for.
+    pub async fn reported(&self) {
+        let is_told = |status: &Status| status.told.as_ref() == Some(&*self.report.borrow());
+        self.wait_for(is_told).await;
     }
 
     /// Resolves when the node asks the instance to stop, with the reason. The instance then
@@ -178,9 +187,9 @@ impl Keeper {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         loop {
             let error = match self.register().await {
-                Ok((lease, events)) => {
+                Ok((lease, events, told)) => {
                     backoff.reset();
-                    self.hold(lease, events).await
+                    self.hold(lease, events, told).await
                 }
                 Err(error) => error,
             };
@@ -190,10 +199,11 @@ impl Keeper {
     }
 
     /// Opens the stream whose life is the instance's.
-    async fn register(&mut self) -> Result<(Lease, Events<RegisterEvent>), Error> {
+    async fn register(&mut self) -> Result<(Lease, Events<RegisterEvent>, Report), Error> {
         let asked = self.hydrant.clock().now();
+        let report = self.wanted.borrow_and_update().clone();
         let request = RegisterRequest {
-            instance: buffa::MessageField::some(proto::Instance::from(&self.as_reported())),
+            instance: buffa::MessageField::some(proto::Instance::from(&self.in_state(&report))),
             ttl_ms: TTL.as_millis() as u32,
             ..Default::default()
         };
@@ -215,23 +225,28 @@ impl Keeper {
             keep_alive: REGISTRY_KEEP_ALIVE_SPEC,
             validity: Validity::new(self.hydrant.clock(), asked, ttl),
         };
-        Ok((lease, events))
+        Ok((lease, events, report))
     }
 
-    fn as_reported(&mut self) -> Instance {
-        let report = self.wanted.borrow_and_update().clone();
+    fn in_state(&self, report: &Report) -> Instance {
         Instance {
             state: report.state,
-            detail: report.detail,
+            detail: report.detail.clone(),
             ..self.instance.clone()
         }
     }
 
     /// Keeps the registration as long as it lasts; tells why it ended.
-    async fn hold(&mut self, lease: Lease, mut events: Events<RegisterEvent>) -> Error {
+    async fn hold(
+        &mut self,
+        lease: Lease,
+        mut events: Events<RegisterEvent>,
+        told: Report,
+    ) -> Error {
         self.status.send_modify(|status| {
             status.lease = Some(lease.id.clone());
             status.away_since = None;
+            status.told = Some(told);
         });
         let (hydrant, status) = (self.hydrant.clone(), Arc::clone(&self.status));
         tokio::select! {
@@ -250,7 +265,7 @@ impl Keeper {
             let request = ReportRequest {
                 lease_id: lease_id.into(),
                 state: proto::InstanceState::from(report.state).into(),
-                detail: report.detail,
+                detail: report.detail.clone(),
                 ..Default::default()
             };
             let answer = self.hydrant.node(REGISTRY_REPORT_SPEC, request, None);
@@ -258,6 +273,7 @@ impl Keeper {
             if let Err(error) = answer {
                 return error;
             }
+            self.status.send_modify(|status| status.told = Some(report));
         }
     }
 
@@ -268,6 +284,7 @@ impl Keeper {
                 tracing::warn!(%error, "the registration ended; registering again");
             }
             status.lease = None;
+            status.told = None;
             status.away_since.get_or_insert(now);
             if status.refused.is_none() && is_refusal(error) {
                 tracing::error!(%error, "the node refuses the registration");

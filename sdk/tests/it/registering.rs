@@ -29,8 +29,13 @@ async fn an_instance_is_registered_reported_stopped_and_drained() {
     let registration = Registration::start(&node.hydrant(), instance());
     soon(registration.registered()).await.unwrap();
     assert_eq!(registration.node_away(), None);
+    soon(registration.reported()).await;
+    assert!(
+        node.seen.now().reports.is_empty(),
+        "told when it registered"
+    );
     registration.report(InstanceState::Ready, "up");
-    until(|| !node.seen.now().reports.is_empty()).await;
+    soon(registration.reported()).await;
     node.seen.ask_to_stop("scaled down");
     assert_eq!(soon(registration.stop_requested()).await, "scaled down");
     assert_eq!(

@@ -262,6 +262,8 @@ async fn watch(plan: &Plan, node: &Node, registration: &Registration, probe: &Pr
         })
         .await;
     registration.report(InstanceState::Ready, "");
+    // Who reads that it is ready may call it at once.
+    registration.reported().await;
     plan.say_ready(node);
     loop {
         let why = probe.bad().await;
