@@ -5,8 +5,10 @@
 //!
 //! - `sh test`: run in the page's terminal; has to succeed, or to end with N as `sh test exit=N`.
 //! - `sh test retry`: run again until it succeeds and prints what it should.
-//! - `sh test background`: run in a terminal of its own, which stays open until the page ends.
-//! - `toml test file=NAME`, in any language: written to a file.
+//! - `sh test background`: run in a terminal of its own, in the same folder, which stays open until
+//!   the page ends.
+//! - `toml test file=NAME`, in any language: written to a file; `append=NAME`: put behind what is
+//!   there, after an empty line.
 //! - `text` behind one of them: what it prints. `…` stands for any part of a line, a line with
 //!   nothing else for any number of lines; how wide a gap is does not matter. What is printed in
 //!   the background has to begin somewhere with these lines.
@@ -129,7 +131,7 @@ fn check(path: &str, needed: &[&str]) {
     let mut desk = Desk::new(root());
     for step in &page.steps {
         let outcome = match &step.block {
-            Block::File { name, text } => desk.write(name, text),
+            Block::File(file) => desk.write(file),
             Block::Run(run) => desk.run(run),
         };
         if let Err(why) = outcome {

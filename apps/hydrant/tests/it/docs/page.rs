@@ -12,8 +12,16 @@ pub struct Step {
 }
 
 pub enum Block {
-    File { name: String, text: String },
+    File(File),
     Run(Run),
+}
+
+/// A file, and what is written to it.
+pub struct File {
+    pub name: String,
+    pub text: String,
+    /// Behind what is there.
+    pub append: bool,
 }
 
 /// Commands and what they print.
@@ -69,11 +77,12 @@ fn block<'a>(words: &[&'a str], text: String) -> Result<Block, &'a str> {
     };
     for word in words {
         match word.split_once('=') {
-            Some(("file", name)) => {
-                return Ok(Block::File {
+            Some((kind @ ("file" | "append"), name)) => {
+                return Ok(Block::File(File {
                     name: name.to_owned(),
                     text: run.script,
-                });
+                    append: kind == "append",
+                }));
             }
             Some(("exit", code)) => run.exit = code.parse().map_err(|_| *word)?,
             None if *word == "retry" => run.mode = Mode::Retry,
@@ -120,7 +129,7 @@ fn a_page_is_read_in_its_order() {
         .steps
         .iter()
         .map(|step| match &step.block {
-            Block::File { name, text } => format!("{} {name} {text}", step.line),
+            Block::File(file) => format!("{} {} {}", step.line, file.name, file.text),
             Block::Run(run) => {
                 let Run {
                     script,

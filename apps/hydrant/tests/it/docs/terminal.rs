@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::compare::{is_part, is_whole};
-use super::page::{Mode, Run};
+use super::page::{self, Mode, Run};
 use crate::golden::hydrant;
 use crate::harness::{MARK, is_soak, kill, marked, pause};
 
@@ -81,12 +81,18 @@ impl Desk {
     }
 
     /// Writes a file, in the folder where the terminal is.
-    pub fn write(&mut self, name: &str, text: &str) -> Result<(), String> {
-        let text = self.with_own_ports(text);
+    pub fn write(&mut self, file: &page::File) -> Result<(), String> {
+        let text = self.with_own_ports(&file.text);
         let source = self.file("source");
+        let text = if file.append {
+            format!("\n{text}")
+        } else {
+            text
+        };
         fs::write(&source, text).expect("a file");
-        let source = source.display();
-        let script = format!("mkdir -p \"$(dirname {name})\" && cp {source} {name}\n");
+        let (name, source) = (&file.name, source.display());
+        let into = if file.append { ">>" } else { ">" };
+        let script = format!("mkdir -p \"$(dirname {name})\" && cat {source} {into} {name}\n");
         match self.run_once(&script) {
             Ok((0, _)) => Ok(()),
             Ok((_, printed)) => Err(printed),
@@ -149,12 +155,14 @@ impl Desk {
     }
 
     fn run_behind(&mut self, run: &Run) -> Result<(), String> {
+        let (_, folder) = self.run_once("pwd")?;
         let output = self.file("background");
         self.blocks += 1;
         let file = File::create(&output).expect("a file for the output");
         let errors = file.try_clone().expect("a second handle");
         let shell = bash(self.folder.path())
             .args(["-c", &self.with_own_ports(&run.script)])
+            .current_dir(folder.trim_end())
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(errors)
@@ -265,7 +273,7 @@ fn cargo_tool(root: &Path) -> String {
         let built = BINARIES.map(|name| binary(name).display().to_string());
         format!(
             "{}\n  {cargo} tree --offline >/dev/null &&\n  \
-             mkdir -p target/debug && cp {} target/debug",
+             mkdir -p target/debug && cp -f {} target/debug",
             same.join("\n  "),
             built.join(" ")
         )
