@@ -86,6 +86,11 @@ fn build(root: &Path) -> Result<()> {
         .ok_or_else(|| "the router does not build".into())
 }
 
+/// Where cargo puts what it builds.
+fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
 /// The running processes of a benchmark, ended when it is dropped.
 struct Bench {
     _backend: Process,
@@ -132,7 +137,7 @@ impl Bench {
                     ]
                 }
                 _ => {
-                    let binary = root.join("target/release/examples/standalone");
+                    let binary = target(root).join("release/examples/standalone");
                     let mut command = vec![binary.display().to_string(), listen.to_string()];
                     command.extend(backends.iter().map(u16::to_string));
                     command
