@@ -7,6 +7,7 @@
 mod cgroup;
 mod identity;
 mod limits;
+mod restart;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +23,7 @@ use tokio::process::{Child, Command};
 pub use cgroup::{Cgroup, Cgroups};
 pub use identity::{ProcessId, Tagged, with_variable};
 pub use limits::Limits;
+pub use restart::Restarts;
 
 use identity::number;
 

@@ -3,7 +3,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hydrant_contracts::InstanceId;
-use hydrant_runtime::Backoff;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -13,12 +12,8 @@ use super::adopt::sweep;
 use super::launch::launch;
 use super::record::Record;
 use super::spec::{ProcessState, ServiceSpec, SupervisedProcess};
-use crate::process::{Exit, Process};
+use crate::process::{Exit, Process, Restarts};
 
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// A process that ran for so long was well: the next wait is the first one again.
-const GOOD_RUN: Duration = Duration::from_secs(10);
 /// How long the last requests of an instance that is not wanted any more may take.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// How long the kernel gets to end a process after SIGKILL.
@@ -83,7 +78,8 @@ impl Slot {
             index,
             shared: shared.clone(),
             orders,
-            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+            restarts: Restarts::new(),
+            lived: Duration::ZERO,
         };
         let first = match adopted {
             Some((record, process)) => Some(keeper.adopted(record, process)),
@@ -179,7 +175,9 @@ struct Keeper {
     index: u32,
     shared: Arc<Mutex<Status>>,
     orders: watch::Receiver<Option<StopPlan>>,
-    backoff: Backoff,
+    restarts: Restarts,
+    /// How long the process ran that ended last.
+    lived: Duration,
 }
 
 impl Keeper {
@@ -283,9 +281,7 @@ impl Keeper {
             sweep(&running.instance);
         }
         self.forget(&running.instance);
-        if running.since.elapsed() >= GOOD_RUN {
-            self.backoff.reset();
-        }
+        self.lived = running.since.elapsed();
         tracing::warn!(service = %self.spec.id, instance = %running.instance, "{exit}");
         self.status().process.last_exit = Some(exit.to_string());
     }
@@ -299,7 +295,7 @@ impl Keeper {
     }
 
     fn back_off(&mut self) -> Duration {
-        let wait = self.backoff.next_wait();
+        let wait = self.restarts.wait_after(std::mem::take(&mut self.lived));
         self.enter(ProcessState::BackingOff, None);
         self.status().next_start = Some(Instant::now() + wait);
         wait

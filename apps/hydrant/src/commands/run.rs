@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use clap::Args;
 use hydrant_contracts::{InstanceId, InstanceState, ServiceName, Tier, Version};
-use hydrant_runtime::{Backoff, telemetry, termination_signal};
+use hydrant_node::process::Restarts;
+use hydrant_runtime::{telemetry, termination_signal};
 use hydrant_sdk::{Hydrant, Registration};
 use tokio::time::{Instant, sleep};
 
@@ -26,10 +27,6 @@ use node::Node;
 use plan::Plan;
 use probe::Probe;
 
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// A server that ran for so long was well: the next wait is the first one again.
-const GOOD_RUN: Duration = Duration::from_secs(10);
 /// The exit code when the node stayed away: it may pass by itself.
 const ABANDONED: u8 = 5;
 
@@ -98,7 +95,7 @@ pub(crate) async fn run(global: &Global, args: RunArgs) -> Result<()> {
     let registration = Registration::start(&hydrant, plan.registered_instance());
     let shim = Shim {
         probe: Probe::new(plan.port, plan.health.clone())?,
-        backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+        waits: Restarts::new(),
         restarts: 0,
         plan,
         node,
@@ -112,7 +109,7 @@ struct Shim {
     node: Node,
     registration: Registration,
     probe: Probe,
-    backoff: Backoff,
+    waits: Restarts,
     restarts: u32,
 }
 
@@ -135,7 +132,7 @@ impl Shim {
             stop = stop_asked(&self.registration, &self.plan, signal) => stop,
             never = keep_running(
                 &self.plan, &self.node, &self.registration, &self.probe,
-                &mut self.backoff, &mut self.restarts, &mut current,
+                &mut self.waits, &mut self.restarts, &mut current,
             ) => match never {},
         };
         self.stop(current, stop).await
@@ -212,7 +209,7 @@ async fn keep_running(
     node: &Node,
     registration: &Registration,
     probe: &Probe,
-    backoff: &mut Backoff,
+    waits: &mut Restarts,
     restarts: &mut u32,
     current: &mut Option<Child>,
 ) -> Never {
@@ -229,10 +226,7 @@ async fn keep_running(
             // What it left behind may hold its port.
             child.kill_group();
         }
-        if started.elapsed() >= GOOD_RUN {
-            backoff.reset();
-        }
-        let wait = backoff.next_wait();
+        let wait = waits.wait_after(started.elapsed());
         let told = crash_text(&why, *restarts, wait);
         registration.report(InstanceState::Failing, told.as_str());
         say(&format!("{} {told}", plan.service));

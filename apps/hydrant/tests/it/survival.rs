@@ -12,7 +12,7 @@ const INIT: &str = "/api/mobile/v1/init?platform=ios&version=7.2.1&locale=en-US"
 
 #[test]
 fn killing_instances_under_load_fails_no_request() {
-    let (kills, every) = if is_soak() { (20, 3000) } else { (4, 1500) };
+    let kills = if is_soak() { 20 } else { 4 };
     let node = Setup::up().start();
     let runtime = runtime();
     let begun = Instant::now();
@@ -22,10 +22,9 @@ fn killing_instances_under_load_fails_no_request() {
     };
     node.wait("the load has begun", |_| (load.good() > 100).then_some(()));
     for round in 0..kills {
-        runtime.block_on(async { tokio::time::sleep(Duration::from_millis(every)).await });
-        let ready = node.wait("two instances are ready", |node| {
-            two_ready(node, "api/mobile")
-        });
+        runtime.block_on(async { tokio::time::sleep(Duration::from_secs(3)).await });
+        // However often it was killed before, it is back by now.
+        let ready = two_ready(&node, "api/mobile").expect("two instances are ready");
         kill(pid(&ready[round % 2]), Signal::KILL);
     }
     node.wait("the last one is back", |node| two_ready(node, "api/mobile"));
