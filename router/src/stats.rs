@@ -38,7 +38,7 @@ pub struct InstanceStats {
     pub errors: BTreeMap<&'static str, u64>,
     /// Time to the head of the answer.
     pub latency: Latency,
-    /// Bytes of request bodies.
+    /// Bytes of requests: their bodies, and with HTTP/1.1 their heads.
     pub bytes_in: u64,
     /// Bytes of answer bodies.
     pub bytes_out: u64,
@@ -207,7 +207,7 @@ pub fn prometheus(snapshot: &Snapshot, now: Moment) -> String {
     family(
         "hydrant_instance_bytes_in_total",
         "counter",
-        "Bytes of request bodies.",
+        "Bytes of requests: their bodies, and with HTTP/1.1 their heads.",
         &|s| s.bytes_in,
     );
     family(
