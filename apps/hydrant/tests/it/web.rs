@@ -28,7 +28,12 @@ fn an_unmodified_python_server_runs_behind_the_host() {
     let (status, text) = get(&node, "/api/web/a.txt", &[]);
     assert_eq!((status, text.as_str()), (StatusCode::OK, "from python"));
     server.stop();
-    assert!(node.instances("web").is_empty(), "it is gone at once");
+    let listed = node.instances("web");
+    let takes_requests = listed.iter().any(|one| one["state"] == "ready");
+    assert!(!takes_requests, "it left before it ended: {listed:?}");
+    node.wait("it is gone", |node| {
+        node.instances("web").is_empty().then_some(())
+    });
     let (status, text) = get(&node, "/api/web/a.txt", &[]);
     assert!(
         status.is_client_error() || status.is_server_error(),
