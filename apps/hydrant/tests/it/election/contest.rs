@@ -20,6 +20,8 @@ use crate::harness::{Node, Setup, kill};
 
 /// How long anything may take before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long after its election a candidate has surely looked for a fault.
+const PASSED: Moment = 5_000_000_000;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -253,6 +255,9 @@ impl Contest {
     /// way. It may be dead already, and the next one elected.
     pub fn struck(&mut self, epoch: u64, figure: &'static str, since: Moment) -> Election {
         let struck = self.wait("somebody elected takes the fault", |contest| {
+            if let Some(passed) = contest.passed_by(epoch) {
+                contest.kill(&passed);
+            }
             let mut later = contest.elections.iter().filter(|one| one.epoch > epoch);
             let took = |one: &&Election| contest.fault_file().with_extension(&one.who).exists();
             later.find(took).cloned()
@@ -261,6 +266,15 @@ impl Contest {
         fs::remove_file(taken).expect("the file can be removed");
         self.figures.add(figure, struck.at.saturating_sub(since));
         struck
+    }
+
+    /// Who leads under a higher epoch and was elected just before the fault lay in its way: it
+    /// would lead for ever, and nobody else be elected.
+    fn passed_by(&self, epoch: u64) -> Option<Election> {
+        let leader = self.latest().filter(|one| one.epoch > epoch)?;
+        let is_past = now().saturating_sub(leader.at) > PASSED && self.fault_file().exists();
+        let lives = self.place(&leader.who).is_some();
+        (is_past && lives).then(|| leader.clone())
     }
 
     /// Kills the node and starts another one on its data; gives the moment of the kill.
