@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use hydrant_contracts::{
-    Error, Instance, InstanceId, InstanceState, PathPrefix, ServiceId, TokenKey,
+    Error, Instance, InstanceId, InstanceState, PathPrefix, ServerName, ServiceId, TokenKey,
 };
 use hydrant_runtime::{Clock, Shutdown};
 use tokio::net::TcpListener;
@@ -33,7 +33,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(1);
 /// What an agent is built of.
 pub struct Parts {
     /// The name of this server in the fleet.
-    pub server: String,
+    pub server: ServerName,
     /// Checks and makes tokens.
     pub key: TokenKey,
     /// What stands behind the ports.
@@ -64,7 +64,7 @@ impl Agent {
     /// routes to the local API when this returns.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
         let engines = &parts.engines;
-        let presence = Presence::open(engines.coordination.clone())
+        let presence = Presence::open(engines.coordination.clone(), &parts.server)
             .await
             .map_err(|source| StartError::Engine {
                 port: "coordination",
@@ -109,7 +109,7 @@ impl Agent {
         let address = listener.local_addr().map_err(StartError::Api)?;
         let shutdown = Shutdown::new();
         let presence = Arc::new(presence);
-        let table = Arc::new(Table::new());
+        let table = Arc::new(Table::new(parts.server.clone()));
         let quotas = parts.quotas;
         let mut own_ports = parts.router_ports.clone();
         own_ports.push(address.port());
@@ -119,7 +119,7 @@ impl Agent {
             traffic: parts.traffic.clone(),
             leases: Leases::new(quotas.leases_per_caller, quotas.leases),
             clock: parts.clock.clone(),
-            server: parts.server.clone(),
+            server: parts.server.to_string(),
             own_ports,
             shutdown: shutdown.clone(),
         });
@@ -153,7 +153,7 @@ impl Agent {
             traffic: parts.traffic.clone(),
             supervision: parts.supervision.clone(),
             health: Arc::new(Health {
-                server: parts.server.clone(),
+                server: parts.server.to_string(),
                 started: Instant::now(),
                 engines: parts.engines.clone(),
                 supervision: parts.supervision.clone(),
@@ -162,7 +162,7 @@ impl Agent {
                 leases,
                 watches,
             }),
-            server: parts.server.clone(),
+            server: parts.server.to_string(),
             shutdown: self.shutdown.clone(),
         }
     }
@@ -173,9 +173,11 @@ impl Agent {
             .spawn(async move { presence.keep(&shutdown).await });
 
         let (table, shutdown) = (self.table.clone(), self.shutdown.clone());
-        let own = own_instance(&parts, self.address);
+        let own = Arc::new(own_instance(&parts, self.address));
         // At once: the services of this server need the local API whatever coordination does.
-        parts.traffic.publish(std::slice::from_ref(&own));
+        parts
+            .traffic
+            .publish(&table.routed(&Default::default(), &own));
         self.shutdown.spawn(async move {
             let coordination = &*parts.engines.coordination;
             table
@@ -217,7 +219,7 @@ fn own_instance(parts: &Parts, address: SocketAddr) -> Instance {
             .parse()
             .expect("the version of a package is semantic"),
         service,
-        server: parts.server.clone(),
+        server: parts.server.to_string(),
         address,
         http2: true,
         methods: local_api::methods(),

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hydrant_contracts::ServerName;
 use hydrant_ports::{Coordination, State};
 use hydrant_runtime::Clock;
 
@@ -21,7 +22,7 @@ pub struct Engines {
 #[derive(Clone)]
 pub struct NodeConfig {
     /// The name of this server in the fleet.
-    pub server: String,
+    pub server: ServerName,
     /// The data folder; made when it is not there.
     pub data: PathBuf,
     /// Where the outside comes in; port 0 takes a free one.
@@ -46,10 +47,10 @@ pub struct NodeConfig {
 
 impl NodeConfig {
     /// A node on free ports of the loopback that supervises nothing.
-    pub fn new(server: impl Into<String>, data: impl Into<PathBuf>) -> Self {
+    pub fn new(server: ServerName, data: impl Into<PathBuf>) -> Self {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
-            server: server.into(),
+            server,
             data: data.into(),
             public: free,
             local: free,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hydrant_contracts::ServerName;
 use hydrant_ports::coordination::{Coordination, Session, SessionState};
 use hydrant_ports::{EngineError, ErrorKind};
 use hydrant_runtime::{Backoff, Shutdown};
@@ -17,14 +18,22 @@ pub(crate) type Sessions = watch::Receiver<Option<Arc<dyn Session>>>;
 /// The node's session. What hung on a lost one must be put again by whoever put it.
 pub(crate) struct Presence {
     pub(crate) coordination: Arc<dyn Coordination>,
+    /// The server, as the owner of its sessions.
+    owner: ServerName,
     current: watch::Sender<Option<Arc<dyn Session>>>,
 }
 
 impl Presence {
-    pub(crate) async fn open(coordination: Arc<dyn Coordination>) -> Result<Self, EngineError> {
-        let session = coordination.open_session(SESSION_TTL).await?;
+    pub(crate) async fn open(
+        coordination: Arc<dyn Coordination>,
+        owner: &ServerName,
+    ) -> Result<Self, EngineError> {
+        let session = coordination
+            .open_session(owner.as_str(), SESSION_TTL)
+            .await?;
         Ok(Self {
             coordination,
+            owner: owner.clone(),
             current: watch::Sender::new(Some(session.into())),
         })
     }
@@ -78,7 +87,10 @@ impl Presence {
     async fn open_again(&self) -> Arc<dyn Session> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         loop {
-            match self.coordination.open_session(SESSION_TTL).await {
+            let opened = self
+                .coordination
+                .open_session(self.owner.as_str(), SESSION_TTL);
+            match opened.await {
                 Ok(session) => return session.into(),
                 Err(error) => tracing::warn!(%error, "cannot open a session with coordination"),
             }

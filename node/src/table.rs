@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use hydrant_contracts::{Instance, InstanceId, InstanceState, ServiceId};
+use hydrant_contracts::{Instance, InstanceId, InstanceState, ServerName, ServiceId};
 use hydrant_ports::coordination::Coordination;
 use hydrant_ports::{Change, Entry, Key, Watch};
+use hydrant_router::Table as RoutingTable;
 use hydrant_runtime::{Backoff, Shutdown};
 use tokio::sync::watch;
 
@@ -35,13 +36,16 @@ pub(crate) struct Known {
 
 /// The table as it was last published to the router.
 pub(crate) struct Table {
+    /// The server of this node.
+    server: ServerName,
     /// `None` until coordination has told what there is.
     published: watch::Sender<Option<Arc<Instances>>>,
 }
 
 impl Table {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(server: ServerName) -> Self {
         Self {
+            server,
             published: watch::Sender::new(None),
         }
     }
@@ -95,7 +99,7 @@ impl Table {
         &self,
         coordination: &dyn Coordination,
         traffic: &dyn Traffic,
-        own: &Instance,
+        own: &Arc<Instance>,
         shutdown: &Shutdown,
     ) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
@@ -119,7 +123,16 @@ impl Table {
         }
     }
 
-    async fn follow_watch(&self, mut watch: Watch, traffic: &dyn Traffic, own: &Instance) {
+    pub(crate) fn routed(&self, instances: &Instances, own: &Arc<Instance>) -> RoutingTable {
+        let known = instances.values().map(|known| &known.instance);
+        RoutingTable {
+            own: self.server.clone(),
+            servers: Vec::new(),
+            instances: known.chain([own]).cloned().collect(),
+        }
+    }
+
+    async fn follow_watch(&self, mut watch: Watch, traffic: &dyn Traffic, own: &Arc<Instance>) {
         let mut instances = Instances::clone(&self.instances());
         while let Some(change) = watch.next().await {
             apply(&mut instances, change);
@@ -127,12 +140,7 @@ impl Table {
             while let Some(Some(change)) = watch.next().now_or_never() {
                 apply(&mut instances, change);
             }
-            let routed: Vec<Instance> = instances
-                .values()
-                .map(|known| Instance::clone(&known.instance))
-                .chain([own.clone()])
-                .collect();
-            traffic.publish(&routed);
+            traffic.publish(&self.routed(&instances, own));
             self.published
                 .send_replace(Some(Arc::new(instances.clone())));
         }

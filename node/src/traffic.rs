@@ -3,16 +3,17 @@
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use hydrant_contracts::{Instance, InstanceId, Pattern, proto};
+use hydrant_contracts::{InstanceId, Pattern, proto};
 use hydrant_router::stats::prometheus;
 use hydrant_router::{
-    EndpointStats, Explanation, InstanceStats, Listener, Moment, Router, explain,
+    EndpointStats, Explanation, InstanceStats, Listener, Moment, Router, Table as RoutingTable,
+    explain,
 };
 
 /// The data plane, as the node sees it.
 pub trait Traffic: Send + Sync + 'static {
-    /// Routes to these instances, and to no others, from now on.
-    fn publish(&self, instances: &[Instance]);
+    /// Routes to the instances of the table, and to no others, from now on.
+    fn publish(&self, table: &RoutingTable);
 
     /// How many requests the instance has not finished yet, also after it left the table.
     fn in_flight(&self, instance: &InstanceId) -> u64;
@@ -55,8 +56,8 @@ impl RouterTraffic {
 }
 
 impl Traffic for RouterTraffic {
-    fn publish(&self, instances: &[Instance]) {
-        self.with(|router| router.publish(instances));
+    fn publish(&self, table: &RoutingTable) {
+        self.with(|router| router.publish(table));
     }
 
     fn in_flight(&self, instance: &InstanceId) -> u64 {

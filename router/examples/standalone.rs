@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use hydrant_contracts::{Instance, InstanceState, InvalidName, PathPrefix, ServiceId, TokenKey};
-use hydrant_router::{Config, Limits, Router};
+use hydrant_router::{Config, Limits, Router, Table};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ports: Vec<u16> = std::env::args()
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .enumerate()
         .map(|(index, port)| instance(index, *port))
         .collect::<Result<_, _>>()?;
-    router.publish(&instances);
+    router.publish(&Table::of_one_server(&instances));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -261,7 +261,10 @@ mod tests {
             pid: 0,
         };
         let live = Live::new(address, 1, Arc::default());
-        Arc::new(Instance { info, live })
+        Arc::new(Instance {
+            info: Arc::new(info),
+            live,
+        })
     }
 
     fn chosen(

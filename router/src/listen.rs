@@ -5,7 +5,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hydrant_contracts as contracts;
 use hydrant_contracts::{InstanceId, Pattern, TokenKey};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::sync::{oneshot, watch};
@@ -15,6 +14,7 @@ use crate::clock::Moment;
 use crate::explain::{self, Explanation};
 use crate::snapshot::Snapshot;
 use crate::stats::{self, InstanceStats};
+use crate::table::Table;
 use crate::worker::{self, Parts, Phase};
 
 /// Connections that wait to be accepted, per listener and worker.
@@ -169,14 +169,14 @@ impl Router {
         self.local
     }
 
-    /// Routes to these instances and no others from now on. What is known of those that stay is
+    /// Routes to the instances of the table and no others from now on. What is known of those that stay is
     /// kept; requests under way are not touched.
-    pub fn publish(&self, instances: &[contracts::Instance]) {
+    pub fn publish(&self, table: &Table) {
         let _turn = self
             .publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let next = self.snapshot.load().next(instances, Moment::now());
+        let next = self.snapshot.load().next(table, Moment::now());
         self.snapshot.store(Arc::new(next));
     }
 

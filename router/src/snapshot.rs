@@ -9,6 +9,7 @@ use crate::clock::Moment;
 use crate::endpoint::{EndpointId, ServiceLive};
 use crate::instance::Live;
 use crate::probe::ProbeQueue;
+use crate::table::Table;
 use crate::totals::Totals;
 
 /// How long a service without any instance stays known, so that its callers hear that it will
@@ -59,7 +60,7 @@ pub struct Service {
 #[derive(Debug)]
 pub struct Instance {
     /// What it registered.
-    pub info: contracts::Instance,
+    pub info: Arc<contracts::Instance>,
     /// Its load, counters and ejection.
     pub live: Arc<Live>,
 }
@@ -126,12 +127,12 @@ impl Snapshot {
 
     /// The next snapshot. What this one knows of an instance that is still registered is kept.
     #[must_use]
-    pub fn next(&self, instances: &[contracts::Instance], now: Moment) -> Self {
+    pub fn next(&self, table: &Table, now: Moment) -> Self {
         let mut next = Self {
             shared: Arc::clone(&self.shared),
             ..Self::empty(1)
         };
-        for (id, instances) in self.with_remembered(instances) {
+        for (id, instances) in self.with_remembered(&table.instances) {
             next.add_service(self, id, instances, now);
         }
         next.departed = self.departing(&next);
@@ -141,8 +142,8 @@ impl Snapshot {
     /// The registered instances by service, and the services that had instances before.
     fn with_remembered<'a>(
         &'a self,
-        instances: &'a [contracts::Instance],
-    ) -> BTreeMap<&'a ServiceId, Vec<&'a contracts::Instance>> {
+        instances: &'a [Arc<contracts::Instance>],
+    ) -> BTreeMap<&'a ServiceId, Vec<&'a Arc<contracts::Instance>>> {
         let mut services: BTreeMap<_, Vec<_>> = BTreeMap::new();
         let mut seen = HashSet::with_capacity(instances.len());
         for instance in instances
@@ -164,7 +165,7 @@ impl Snapshot {
         &mut self,
         previous: &Snapshot,
         id: &ServiceId,
-        mut instances: Vec<&contracts::Instance>,
+        mut instances: Vec<&Arc<contracts::Instance>>,
         now: Moment,
     ) {
         instances.sort_unstable_by(|a, b| a.id.cmp(&b.id));
@@ -194,7 +195,7 @@ impl Snapshot {
         &self,
         previous: &Snapshot,
         id: &ServiceId,
-        instances: &[&contracts::Instance],
+        instances: &[&Arc<contracts::Instance>],
         now: Moment,
     ) -> Service {
         let before = previous.service(id);
@@ -205,7 +206,7 @@ impl Snapshot {
         let instances = instances.iter().map(|info| {
             Arc::new(Instance {
                 live: self.live_of(previous, info),
-                info: (*info).clone(),
+                info: Arc::clone(info),
             })
         });
         let mut service = Service {
@@ -329,7 +330,7 @@ impl Snapshot {
 }
 
 impl Service {
-    fn is_of(&self, instances: &[&contracts::Instance]) -> bool {
+    fn is_of(&self, instances: &[&Arc<contracts::Instance>]) -> bool {
         self.instances.len() == instances.len()
             && self
                 .instances

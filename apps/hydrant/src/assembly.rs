@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hydrant_contracts::{ServiceId, Version};
+use hydrant_contracts::{ServerName, ServiceId, Version};
 use hydrant_embedded::EmbeddedStore;
 use hydrant_node::{Engines, Node, NodeConfig, ServiceSpec, StartError};
 
@@ -21,7 +21,7 @@ const BUILTIN_INSTANCES: u32 = 2;
 /// What a node needs to know: the configuration file, the command line and the defaults together.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) server: String,
+    pub(crate) server: ServerName,
     pub(crate) data: PathBuf,
     pub(crate) public: SocketAddr,
     pub(crate) local: SocketAddr,
@@ -185,12 +185,12 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The name of this server when none is given: its host name.
-pub(crate) fn host_name() -> String {
+/// The name of this server when none is given: its host name, or `localhost` when that can't be
+/// one.
+pub(crate) fn host_name() -> ServerName {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = name.or_else(|| std::env::var("HOSTNAME").ok());
-    let name = name
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty());
-    name.unwrap_or_else(|| "localhost".into())
+    let name = name.map(|name| name.trim().to_ascii_lowercase());
+    name.and_then(|name| name.parse().ok())
+        .unwrap_or_else(|| "localhost".parse().expect("the name is good"))
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use hydrant_contracts::{PathPrefix, ServiceId, ServiceName, Tier, Version};
+use hydrant_contracts::{PathPrefix, ServerName, ServiceId, ServiceName, Tier, Version};
 use hydrant_node::{Limits, MAX_INSTANCES, ServiceSpec};
 use hydrant_runtime::config::{self, ConfigError};
 use hydrant_runtime::{ByteSize, Duration};
@@ -36,7 +36,7 @@ pub(crate) struct File {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Node {
     /// The name of this server; its host name when it is not given.
-    pub(crate) server: Option<String>,
+    pub(crate) server: Option<ServerName>,
     /// The data folder.
     pub(crate) data: Option<PathBuf>,
     /// Where the outside reaches the tier api.

@@ -26,8 +26,13 @@ impl Coordination for EmbeddedCoordination {
         "embedded"
     }
 
-    async fn open_session(&self, _ttl: Duration) -> Result<Box<dyn Session>, EngineError> {
-        let session = self.0.queue().ask(0, Command::OpenSession).await?;
+    async fn open_session(
+        &self,
+        owner: &str,
+        _ttl: Duration,
+    ) -> Result<Box<dyn Session>, EngineError> {
+        let ask = |reply| Command::OpenSession(owner.into(), reply);
+        let session = self.0.queue().ask(owner.len(), ask).await?;
         Ok(Box::new(session))
     }
 

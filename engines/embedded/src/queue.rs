@@ -71,7 +71,7 @@ pub(crate) struct Written {
 pub(crate) enum Command {
     Write(Write, Reply<Written>),
     Raise(Under, Reply<()>),
-    OpenSession(Reply<EmbeddedSession>),
+    OpenSession(Box<str>, Reply<EmbeddedSession>),
     EndSession(SessionId, Option<Reply<()>>),
     TakeSeat {
         seat: SeatName,

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hydrant_ports::state::{MAX_VALUE, Put, StateEntry, Under};
 use hydrant_ports::{EngineError, Expect, Key, Prefix, State, Watch};
+use tokio::sync::watch;
 
 use crate::error::too_large;
 use crate::image::{Life, Record};
@@ -100,6 +101,10 @@ impl State for EmbeddedState {
 
     async fn mark(&self, mark: &Key) -> Result<u64, EngineError> {
         Ok(self.0.shared()?.mark(mark))
+    }
+
+    fn failovers(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
     }
 
     async fn check(&self) -> Result<(), EngineError> {

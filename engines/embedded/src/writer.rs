@@ -36,6 +36,7 @@ const LONGEST_NAP: Duration = Duration::from_millis(250);
 const MAX_SWEEP: usize = 4096;
 
 struct OpenSession {
+    owner: Box<str>,
     state: watch::Sender<SessionState>,
     keys: HashSet<Key>,
 }
@@ -124,9 +125,9 @@ impl Writer {
                 let result = self.raise(&under, batch);
                 batch.answer(reply, result);
             }
-            Command::OpenSession(reply) => {
+            Command::OpenSession(owner, reply) => {
                 // Nothing of it has to last, so nothing has to be waited for.
-                let _ = reply.send(self.open_session());
+                let _ = reply.send(self.open_session(owner));
             }
             Command::EndSession(session, reply) => {
                 self.end_session(session);
@@ -160,7 +161,7 @@ impl Writer {
         }
     }
 
-    fn open_session(&mut self) -> Result<EmbeddedSession, EngineError> {
+    fn open_session(&mut self, owner: Box<str>) -> Result<EmbeddedSession, EngineError> {
         if self.sessions.len() >= self.shared.limits.sessions {
             return Err(too_large(format!(
                 "{} sessions are open already",
@@ -170,6 +171,7 @@ impl Writer {
         self.last_number += 1;
         let (sender, state) = watch::channel(SessionState::Connected);
         let session = OpenSession {
+            owner,
             state: sender,
             keys: HashSet::new(),
         };

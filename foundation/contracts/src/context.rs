@@ -18,6 +18,13 @@ pub mod header {
     pub const TOKEN: &str = "hydrant-token";
     /// Who calls, as the router proved it: `tier/service`, `operator` or `outside`.
     pub const CALLER: &str = "hydrant-caller";
+    /// Which server's node is asked, by its name; on `/service/node/…` of the local listener.
+    pub const SERVER: &str = "hydrant-server";
+    /// Between nodes, on a request: the id of the instance that the first node has chosen.
+    pub const TO: &str = "hydrant-to";
+    /// Between nodes, on an answer: the instance has seen nothing of the request, so that the
+    /// first node may try another. Its value says why.
+    pub const UNSENT: &str = "hydrant-unsent";
     /// What was cut off the path before the instance saw it.
     pub const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
 }

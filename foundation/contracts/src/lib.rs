@@ -9,6 +9,7 @@ mod grpc;
 mod instance;
 mod name;
 mod pattern;
+mod server;
 mod tier;
 mod token;
 
@@ -16,8 +17,9 @@ pub use context::{CorrelationId, Timeout, TraceParent, header};
 pub use endpoint::{Endpoint, MethodPath};
 pub use error::{Code, Error, Fault};
 pub use instance::{Instance, InstanceState, Method, PathPrefix};
-pub use name::{InstanceId, InvalidName, ServiceId, ServiceName, Version};
+pub use name::{InstanceId, InvalidName, ServerName, ServiceId, ServiceName, Version, ZoneName};
 pub use pattern::Pattern;
+pub use server::Server;
 pub use tier::Tier;
 pub use token::{Caller, Identity, InvalidToken, TokenKey};
 

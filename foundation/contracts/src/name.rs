@@ -106,6 +106,37 @@ validated_string!(
     |text| text.len() <= 100 && has_label_form(text)
 );
 
+/// The name of a server of the fleet: a host name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ServerName(Arc<str>);
+
+validated_string!(
+    ServerName,
+    "server name",
+    "it is a host name in lower case: at most 63 of the characters a-z, 0-9, '-' and '.'",
+    |text| text.len() <= 63 && text.split('.').all(is_dns_label)
+);
+
+/// The zone in which a server stands: what may fail together, as a rack or a data centre.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ZoneName(Arc<str>);
+
+validated_string!(
+    ZoneName,
+    "zone name",
+    "it has 1 to 63 of the characters a-z, 0-9 and '-', and begins and ends with a letter or digit",
+    is_dns_label
+);
+
+impl Default for ZoneName {
+    /// The zone of servers that name none.
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
 impl InstanceId {
     /// A new id: the service's name, a dash and 10 random characters.
     pub fn generate(service: &ServiceName) -> Self {

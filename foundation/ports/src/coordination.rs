@@ -25,7 +25,8 @@ pub const MAX_VALUE: usize = 256 * 1024;
 ///   other fast may be told as one, but the last one is told. It says nothing of the order of
 ///   changes of different keys.
 /// - An epoch of an election, and a fence of a lock, is higher than every earlier one of the same
-///   name, also after a restart of the engine.
+///   name, also after a restart of the engine, and when the engine was rebuilt from nothing. At
+///   most 2^53, so that every language can carry it.
 /// - At most one seat of a name is held at a time as the engine sees it. A holder that was paused
 ///   may believe in a seat that it has lost: only the epoch, checked where the write happens,
 ///   stops it.
@@ -34,9 +35,16 @@ pub trait Coordination: Send + Sync + 'static {
     /// The engine's name, for people.
     fn name(&self) -> &'static str;
 
-    /// Opens a session. `ttl` is how long the engine waits for the session's process before it
-    /// calls the session lost; an embedded engine shares the fate of its process and ignores it.
-    async fn open_session(&self, ttl: Duration) -> Result<Box<dyn Session>, EngineError>;
+    /// Opens a session. `owner` names the process that opens it, over its restarts: a session takes
+    /// over the ephemeral keys that an earlier session of its owner put and the engine has not
+    /// given up yet. Two processes at a time must not be one owner. `ttl` is how long the engine
+    /// waits for the session's process before it calls the session lost; an embedded engine shares
+    /// the fate of its process and ignores it.
+    async fn open_session(
+        &self,
+        owner: &str,
+        ttl: Duration,
+    ) -> Result<Box<dyn Session>, EngineError>;
 
     /// Reads a key.
     async fn get(&self, key: &Key) -> Result<Option<Versioned>, EngineError>;
@@ -69,7 +77,9 @@ pub trait Session: Send + Sync + 'static {
     fn state(&self) -> watch::Receiver<SessionState>;
 
     /// Writes a key that is gone with the session, and returns its revision. Fails with
-    /// `Conflict` when the key is not what was expected, or belongs to another session.
+    /// `Conflict` when the key is not what was expected, is a kept one, or belongs to a session of
+    /// another owner. A key of an earlier session of the same owner is taken over in one step: no
+    /// reader and no watcher sees it absent, and the end of that session does not take it away.
     async fn put_ephemeral(
         &self,
         key: &Key,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::{EngineError, Entry, Expect, Key, Prefix, Watch};
 
@@ -15,8 +16,10 @@ pub const MAX_VALUE: usize = 4 * 1024 * 1024;
 /// # Promises
 ///
 /// - A write is durable when its call returns: it outlives a crash of the engine's process, and,
-///   with the embedded engine, of the machine. Engines that can lose an acknowledged write say so
-///   in their own documentation, with the window.
+///   with the embedded engine, of the machine. An engine that can lose an acknowledged write, as
+///   in a fail-over to a replica, says so in its own documentation, with the window; it tells it by
+///   [`State::failovers`] so that marks are raised again, and it never shows a reader a key under a
+///   lower epoch than that reader has seen of it.
 /// - Writes of one key are in order, and each has a higher revision than the one before, also
 ///   when the key was deleted or ran out in between.
 /// - A mark is the highest epoch of its name that was raised or written under. Once `raise`
@@ -60,6 +63,10 @@ pub trait State: Send + Sync + 'static {
 
     /// The highest epoch that is known; 0 when none is.
     async fn mark(&self, mark: &Key) -> Result<u64, EngineError>;
+
+    /// Grows whenever acknowledged writes may have been lost: caches are void, and who holds a
+    /// seat raises its mark again. The sender is gone where that can't happen.
+    fn failovers(&self) -> watch::Receiver<u64>;
 
     /// Fails when the engine can't do its work now.
     async fn check(&self) -> Result<(), EngineError>;

@@ -22,7 +22,7 @@ struct Running {
 impl Running {
     async fn start(data: &Path, services: Vec<ServiceSpec>) -> Self {
         let store = EmbeddedStore::open(data.join("store.redb")).unwrap();
-        let mut config = NodeConfig::new("one", data);
+        let mut config = NodeConfig::new("one".parse().unwrap(), data);
         config.workers = 2;
         config.services = services;
         let engines = Engines {
@@ -190,7 +190,7 @@ async fn an_address_in_use_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let store = EmbeddedStore::open(folder.path().join("store.redb")).unwrap();
-    let mut config = NodeConfig::new("one", folder.path());
+    let mut config = NodeConfig::new("one".parse().unwrap(), folder.path());
     config.public = taken.local_addr().unwrap();
     let engines = Engines {
         coordination: store.coordination(),

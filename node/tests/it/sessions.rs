@@ -52,8 +52,12 @@ impl Coordination for Losable {
         self.engine.name()
     }
 
-    async fn open_session(&self, ttl: Duration) -> Result<Box<dyn Session>, EngineError> {
-        let session: Arc<dyn Session> = self.engine.open_session(ttl).await?.into();
+    async fn open_session(
+        &self,
+        owner: &str,
+        ttl: Duration,
+    ) -> Result<Box<dyn Session>, EngineError> {
+        let session: Arc<dyn Session> = self.engine.open_session(owner, ttl).await?.into();
         self.open.lock().unwrap().push(session.clone());
         Ok(Box::new(Shared(session)))
     }

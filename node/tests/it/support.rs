@@ -12,6 +12,7 @@ use hydrant_contracts::{
 };
 use hydrant_embedded::EmbeddedStore;
 use hydrant_node::{Agent, Engines, Parts, Quotas, Supervision, Traffic};
+use hydrant_router::Table;
 use hydrant_runtime::Clock;
 
 /// The most that a test waits for what should happen at once.
@@ -42,7 +43,7 @@ impl Server {
         let key = TokenKey::new(&[7; 32]);
         let traffic = Arc::new(Counted::default());
         let agent = Agent::start(Parts {
-            server: "one".into(),
+            server: "one".parse().unwrap(),
             key: key.clone(),
             engines: engines.clone(),
             traffic: traffic.clone(),
@@ -172,13 +173,13 @@ pub fn register(service: &str, id: &str, ttl_ms: u32) -> proto::RegisterRequest 
 /// A router that routes nothing, and says of every instance what the test tells it.
 #[derive(Default)]
 pub struct Counted {
-    pub published: Mutex<Vec<Instance>>,
+    pub published: Mutex<Vec<Arc<Instance>>>,
     pub in_flight: Mutex<HashMap<String, u64>>,
 }
 
 impl Traffic for Counted {
-    fn publish(&self, instances: &[Instance]) {
-        *self.published.lock().unwrap() = instances.to_vec();
+    fn publish(&self, table: &Table) {
+        (*self.published.lock().unwrap()).clone_from(&table.instances);
     }
 
     fn in_flight(&self, instance: &InstanceId) -> u64 {

@@ -8,7 +8,7 @@ use hydrant_contracts::{
 use hydrant_router::balance::{Chooser, Tried, choose};
 use hydrant_router::decide::{Request, decide};
 use hydrant_router::explain::{self, explain};
-use hydrant_router::{EndpointId, ErrorKind, InFlight, Listener, Moment, Reason, Snapshot};
+use hydrant_router::{EndpointId, ErrorKind, InFlight, Listener, Moment, Reason, Snapshot, Table};
 use proptest::prelude::*;
 
 /// A ready instance that answers on a port of its own, written `tier/service` and a number.
@@ -47,7 +47,7 @@ fn page(prefix: &str) -> PathPrefix {
 }
 
 fn snapshot(instances: &[Instance]) -> Snapshot {
-    Snapshot::empty(1).next(instances, Moment::now())
+    Snapshot::empty(1).next(&Table::of_one_server(instances), Moment::now())
 }
 
 fn service(id: &str) -> Caller {
@@ -346,18 +346,18 @@ fn a_prefix_outside_of_its_service_is_ignored() {
 fn what_is_known_of_an_instance_outlives_snapshots() {
     let now = Moment::now();
     let (one, two) = (instance("api/files", 1), instance("api/files", 2));
-    let first = Snapshot::empty(1).next(&[one.clone(), two.clone()], now);
+    let first = Snapshot::empty(1).next(&Table::of_one_server(&[one.clone(), two.clone()]), now);
     let service = first.service(&one.service).unwrap();
     let live = std::sync::Arc::clone(&service.instances[0].live);
     let request = InFlight::begin(std::sync::Arc::clone(&live), 0, EndpointId::default(), now);
     live.eject(now);
     let mut draining = one.clone();
     draining.state = InstanceState::Draining;
-    let second = first.next(&[draining, two.clone()], now);
+    let second = first.next(&Table::of_one_server(&[draining, two.clone()]), now);
     assert_eq!(second.in_flight(&one.id), 1);
     let kept = &second.service(&one.service).unwrap().instances[0].live;
     assert!(kept.is_ejected(now) && kept.key() == live.key());
-    let third = second.next(std::slice::from_ref(&two), now);
+    let third = second.next(&Table::of_one_server(std::slice::from_ref(&two)), now);
     assert_eq!(
         third.in_flight(&one.id),
         1,
@@ -367,7 +367,7 @@ fn what_is_known_of_an_instance_outlives_snapshots() {
     assert_eq!(third.in_flight(&one.id), 0);
     let mut moved = two.clone();
     moved.address = ([127, 0, 0, 1], 1).into();
-    let fourth = third.next(&[moved], now);
+    let fourth = third.next(&Table::of_one_server(&[moved]), now);
     let before = third.service(&two.service).unwrap().instances[0].live.key();
     assert_ne!(
         fourth.service(&two.service).unwrap().instances[0]
@@ -380,11 +380,17 @@ fn what_is_known_of_an_instance_outlives_snapshots() {
 #[test]
 fn a_service_that_lost_its_instances_is_remembered_for_a_time() {
     let now = Moment::now();
-    let first = Snapshot::empty(1).next(&[instance("api/files", 1)], now);
-    let second = first.next(&[], now.after(Duration::from_secs(60)));
+    let first = Snapshot::empty(1).next(&Table::of_one_server(&[instance("api/files", 1)]), now);
+    let second = first.next(
+        &Table::of_one_server(&[]),
+        now.after(Duration::from_secs(60)),
+    );
     let to = |snapshot| where_to(snapshot, Listener::Public, &Caller::Outside, "/api/files/a");
     assert_eq!(to(&second), "no_instance");
-    let third = second.next(&[], now.after(Duration::from_secs(3600)));
+    let third = second.next(
+        &Table::of_one_server(&[]),
+        now.after(Duration::from_secs(3600)),
+    );
     assert_eq!(to(&third), "no_such_service");
 }
 
@@ -404,7 +410,7 @@ fn a_hundred_thousand_instances_are_built_fast() {
     let mut changed = instances.clone();
     changed[5].state = InstanceState::Draining;
     let start = Instant::now();
-    let second = first.next(&changed, Moment::now());
+    let second = first.next(&Table::of_one_server(&changed), Moment::now());
     let rebuilt = start.elapsed();
     let caller = &Caller::Outside;
     let target = b"/api/s9999/s9999.v1.S/Get?x=1";
@@ -612,7 +618,7 @@ proptest! {
 fn statistics_add_up_and_prometheus_can_read_them() {
     let now = Moment::now();
     let (one, two) = (instance("api/files", 1), instance("api/files", 2));
-    let snapshot = Snapshot::empty(2).next(&[one, two], now);
+    let snapshot = Snapshot::empty(2).next(&Table::of_one_server(&[one, two]), now);
     let service = snapshot.services().next().unwrap();
     for worker in 0..2 {
         let live = &*service.instances[0].live;

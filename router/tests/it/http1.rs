@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hydrant_router::Limits;
+use hydrant_router::{Limits, Table};
 
 use crate::raw::{Backend, PATIENCE, Wire, client, instance, ok, refusing, router, router_with};
 
@@ -536,7 +536,7 @@ fn an_instance_that_came_meanwhile_is_tried() {
         std::thread::yield_now();
     }
     let successor = Backend::echo();
-    router.publish(&[instance("t-9", successor.address)]);
+    router.publish(&Table::of_one_server(&[instance("t-9", successor.address)]));
     release.send(()).unwrap();
     assert_eq!(wire.answer().status(), 200);
 }
@@ -719,10 +719,10 @@ fn load_survives_the_death_of_an_instance() {
         mortal.kill();
         until(round * 1500 + 700);
         let reborn = Backend::echo();
-        router.publish(&[
+        router.publish(&Table::of_one_server(&[
             instance("t-0", stable.address),
             instance(&format!("reborn-{round}"), reborn.address),
-        ]);
+        ]));
         mortal = reborn;
     }
     until(8000);

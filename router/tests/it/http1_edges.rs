@@ -4,7 +4,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use hydrant_contracts::PathPrefix;
-use hydrant_router::Limits;
+use hydrant_router::{Limits, Table};
 
 use crate::raw::{Backend, PATIENCE, client, instance, ok, refusing, router, router_with};
 
@@ -50,7 +50,7 @@ fn the_next_instance_is_told_what_was_cut_off_for_it() {
         let mut alive = instance("alive", backend.address);
         dead.prefixes = vec![PathPrefix::new(&service, "/api/t/", !strips).unwrap()];
         alive.prefixes = vec![PathPrefix::new(&service, "/api/t/", strips).unwrap()];
-        router.publish(&[dead, alive]);
+        router.publish(&Table::of_one_server(&[dead, alive]));
         let seen = client(&router).get("/api/t/a").text();
         let path = if strips { "/a" } else { "/api/t/a" };
         assert!(

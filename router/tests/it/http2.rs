@@ -19,7 +19,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use hydrant_contracts::proto::{self, LockClient};
 use hydrant_contracts::{Code, Error, Identity, Instance, Method, Pattern, TokenKey};
-use hydrant_router::{Config, Limits, Router};
+use hydrant_router::{Config, Limits, Router, Table};
 use hyper::body::Frame;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -42,7 +42,7 @@ pub fn router_with(limits: Limits, instances: &[Instance]) -> Router {
         limits,
     };
     let router = Router::start(config).unwrap();
-    router.publish(instances);
+    router.publish(&Table::of_one_server(instances));
     router
 }
 
@@ -409,7 +409,7 @@ async fn what_may_be_repeated_is_and_nothing_else() {
         let (status, _, body) = ask(&mut client, request("PUT", "/api/web/echo", "again")).await;
         assert_eq!((status, &*body), (StatusCode::OK, "again"));
     }
-    router.publish(&instances[1..]);
+    router.publish(&Table::of_one_server(&instances[1..]));
     let (status, _, body) = ask(&mut client, request("POST", "/api/web/echo", "once")).await;
     assert_eq!(status, 502, "{body}");
     assert!(body.contains("upstream_failed"), "{body}");
@@ -566,13 +566,13 @@ async fn grpc_goes_through() {
             count += 1;
         }
         assert_eq!(count, 100);
-        router.publish(&[]);
+        router.publish(&Table::of_one_server(&[]));
         let error = Error::from_connect(&ask("lease").await.unwrap_err());
         assert_eq!(
             (error.code, &*error.reason),
             (Code::Unavailable, "no_instance")
         );
         assert!(error.retryable);
-        router.publish(std::slice::from_ref(&locks));
+        router.publish(&Table::of_one_server(std::slice::from_ref(&locks)));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hydrant_contracts::{Instance, InstanceState, PathPrefix, TokenKey};
-use hydrant_router::{Config, Limits, Router};
+use hydrant_router::{Config, Limits, Router, Table};
 
 /// Longer than anything here takes, short enough for a hanging test to end.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -319,7 +319,7 @@ pub fn router_with(limits: Limits, workers: usize, addresses: &[SocketAddr]) -> 
     let instances: Vec<_> = instances
         .map(|(at, to)| instance(&format!("t-{at}"), *to))
         .collect();
-    router.publish(&instances);
+    router.publish(&Table::of_one_server(&instances));
     router
 }
 

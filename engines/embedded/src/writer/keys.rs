@@ -6,7 +6,7 @@ use hydrant_ports::state::Under;
 use hydrant_ports::{EngineError, ErrorKind, Expect, Key};
 
 use crate::error::{conflict, session_closed, too_large};
-use crate::image::{Life, Record, cost};
+use crate::image::{Life, Record, SessionId, cost};
 use crate::queue::{Port, Write, Written};
 use crate::writer::batch::Batch;
 use crate::writer::{RESERVE, Writer};
@@ -24,7 +24,7 @@ impl Writer {
             self.check_epoch(under, batch)?;
         }
         let old = self.current(write.port, &write.key, batch);
-        check_owner(&write, old.as_ref())?;
+        self.check_owner(&write, old.as_ref())?;
         check_expected(&write, old.as_ref())?;
         self.check_room(&write, old.as_ref(), batch)?;
         if let Some(under) = &write.under {
@@ -110,6 +110,27 @@ impl Writer {
         Ok(())
     }
 
+    fn check_owner(&self, write: &Write, old: Option<&Record>) -> Result<(), EngineError> {
+        let (Some(old), Some(_)) = (old, &write.value) else {
+            return Ok(());
+        };
+        let key = &write.key;
+        match (old.life, write.session) {
+            (Life::Session(holder), Some(writer)) if self.same_owner(holder, writer) => Ok(()),
+            (Life::Session(_), Some(_)) => {
+                Err(conflict(format!("{key} belongs to another session")))
+            }
+            (Life::Session(_), None) => Err(conflict(format!("{key} is an ephemeral key"))),
+            (_, Some(_)) => Err(conflict(format!("{key} is a kept key"))),
+            (_, None) => Ok(()),
+        }
+    }
+
+    fn same_owner(&self, one: SessionId, other: SessionId) -> bool {
+        let owner = |id| self.sessions.get(&id).map(|session| &session.owner);
+        one == other || owner(one).is_some_and(|one| Some(one) == owner(other))
+    }
+
     fn known_epoch(&self, mark: &Key, batch: &Batch) -> u64 {
         let decided = batch.marks.get(mark).copied();
         decided.unwrap_or_else(|| self.shared.mark(mark))
@@ -150,20 +171,6 @@ impl Writer {
             "{} names of {what} are known already, and none is ever forgotten",
             self.shared.limits.names
         ))
-    }
-}
-
-fn check_owner(write: &Write, old: Option<&Record>) -> Result<(), EngineError> {
-    let (Some(old), Some(_)) = (old, &write.value) else {
-        return Ok(());
-    };
-    let key = &write.key;
-    match (old.life, write.session) {
-        (Life::Session(owner), Some(writer)) if owner == writer => Ok(()),
-        (Life::Session(_), Some(_)) => Err(conflict(format!("{key} belongs to another session"))),
-        (Life::Session(_), None) => Err(conflict(format!("{key} is an ephemeral key"))),
-        (_, Some(_)) => Err(conflict(format!("{key} is a kept key"))),
-        (_, None) => Ok(()),
     }
 }
 

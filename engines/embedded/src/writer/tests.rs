@@ -32,7 +32,7 @@ async fn what_was_acknowledged_outlives_a_power_cut() {
     let disk = FaultyDisk::default();
     let store = open(&disk);
     let (coordination, state) = (store.coordination(), store.state());
-    let session = coordination.open_session(TTL).await.unwrap();
+    let session = coordination.open_session("one", TTL).await.unwrap();
     let seat_name = SeatName(key("seats/a"));
     for round in 1..=20_u64 {
         let name = key(&format!("k/{round}"));
@@ -54,7 +54,7 @@ async fn what_was_acknowledged_outlives_a_power_cut() {
 
         let seat = session.take_seat(&seat_name, "me").await.unwrap();
         let now = open(&disk.after_power_cut()).coordination();
-        let later = now.open_session(TTL).await.unwrap();
+        let later = now.open_session("one", TTL).await.unwrap();
         let later = later.take_seat(&seat_name, "me").await.unwrap();
         assert!(later.epoch() > seat.epoch());
     }
@@ -64,7 +64,7 @@ async fn what_was_acknowledged_outlives_a_power_cut() {
 async fn ephemeral_keys_cost_no_sync() {
     let disk = FaultyDisk::default();
     let store = open(&disk);
-    let session = store.coordination().open_session(TTL).await.unwrap();
+    let session = store.coordination().open_session("one", TTL).await.unwrap();
     let name = key("e/a");
     let mut last = session
         .put_ephemeral(&name, "x".into(), Expect::Any)
@@ -106,7 +106,7 @@ async fn a_failing_disk_acknowledges_nothing_and_is_used_again_when_it_works() {
     let disk = FaultyDisk::default();
     let store = open(&disk);
     let (engine, state) = (store.coordination(), store.state());
-    let session = engine.open_session(TTL).await.unwrap();
+    let session = engine.open_session("one", TTL).await.unwrap();
     put(&engine, "k/before").await.unwrap();
     let name = key("k/e");
     let ephemeral = session.put_ephemeral(&name, "x".into(), Expect::Any);
@@ -156,7 +156,7 @@ async fn a_session_ends_though_the_disk_fails() {
     let disk = FaultyDisk::default();
     let store = open(&disk);
     let engine = store.coordination();
-    let session = engine.open_session(TTL).await.unwrap();
+    let session = engine.open_session("one", TTL).await.unwrap();
     let name = key("k/e");
     let ephemeral = session.put_ephemeral(&name, "x".into(), Expect::Any);
     ephemeral.await.unwrap();

@@ -71,7 +71,7 @@ async fn a_dropped_store_is_free_though_sessions_are_left() {
     let store = EmbeddedStore::open(&path).unwrap();
     let engine = store.coordination();
     let session = engine
-        .open_session(std::time::Duration::ZERO)
+        .open_session("one", std::time::Duration::ZERO)
         .await
         .unwrap();
     let seat = session.take_seat(&SeatName(key("s")), "me").await.unwrap();
@@ -235,8 +235,11 @@ async fn limits_hold() {
     assert_eq!(third.kind, ErrorKind::TooLarge);
     state.raise(&key("m2"), 2).await.unwrap();
 
-    let session = coordination.open_session(Default::default()).await.unwrap();
-    let second = coordination.open_session(Default::default()).await;
+    let session = coordination
+        .open_session("one", Default::default())
+        .await
+        .unwrap();
+    let second = coordination.open_session("one", Default::default()).await;
     assert_eq!(
         second.err().map(|error| error.kind),
         Some(ErrorKind::TooLarge)

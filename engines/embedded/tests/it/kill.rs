@@ -131,7 +131,9 @@ async fn check(path: &Path, known: &Acknowledged, round: u32) {
             "marks" => state.mark(&key(what)).await.unwrap(),
             // What is granted next tells what was granted before.
             "seats" => {
-                let session = coordination.open_session(Duration::from_secs(5)).await;
+                let session = coordination
+                    .open_session("one", Duration::from_secs(5))
+                    .await;
                 let seat = session.unwrap();
                 let seat = seat.take_seat(&SeatName(key(what)), "check").await.unwrap();
                 seat.epoch() - 1
@@ -206,7 +208,10 @@ async fn count_state(engine: std::sync::Arc<dyn hydrant_ports::State>, writer: u
 
 async fn count_epochs(engine: std::sync::Arc<dyn hydrant_ports::Coordination>, writer: u64) {
     let name = format!("seats/{}", writer % 2);
-    let session = engine.open_session(Duration::from_secs(5)).await.unwrap();
+    let session = engine
+        .open_session("one", Duration::from_secs(5))
+        .await
+        .unwrap();
     loop {
         let seat = session.take_seat(&SeatName(key(&name)), "writer").await;
         let seat = seat.unwrap();

@@ -181,7 +181,10 @@ impl Pair {
         let mut config = Config::new(path);
         config.clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000));
         let store = EmbeddedStore::open_with(config.clone()).unwrap();
-        let session = store.coordination().open_session(Duration::ZERO).await;
+        let session = store
+            .coordination()
+            .open_session("one", Duration::ZERO)
+            .await;
         Self {
             config,
             session: session.unwrap(),
@@ -226,7 +229,7 @@ impl Pair {
 
     async fn open_session(&mut self) {
         let engine = self.store().coordination();
-        self.session = engine.open_session(Duration::ZERO).await.unwrap();
+        self.session = engine.open_session("one", Duration::ZERO).await.unwrap();
     }
 
     async fn reopen(&mut self) {

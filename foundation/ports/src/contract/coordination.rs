@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::{Mirror, Subject, key, kind, prefix, value, within};
 use crate::coordination::{MAX_VALUE, Seat, SeatName, Session, SessionState};
-use crate::{Coordination, Entry, ErrorKind, Expect, Versioned};
+use crate::{Change, Coordination, Entry, ErrorKind, Expect, Versioned};
 
 /// Long enough for a command that was begun to reach the engine.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -22,8 +22,15 @@ fn seat_name(text: &str) -> SeatName {
     SeatName(key(text))
 }
 
+/// A session of an owner of its own.
 async fn session(engine: &Arc<dyn Coordination>) -> Arc<dyn Session> {
-    let session = within("a session opens", engine.open_session(TTL)).await;
+    static OWNERS: AtomicU64 = AtomicU64::new(0);
+    let owner = OWNERS.fetch_add(1, Ordering::Relaxed);
+    session_of(&format!("owner-{owner}"), engine).await
+}
+
+async fn session_of(owner: &str, engine: &Arc<dyn Coordination>) -> Arc<dyn Session> {
+    let session = within("a session opens", engine.open_session(owner, TTL)).await;
     session.expect("a session opens").into()
 }
 
@@ -309,6 +316,35 @@ pub async fn an_ephemeral_key_belongs_to_its_session(subject: impl Subject<dyn C
     theirs.await.unwrap();
     owner.close().await;
     assert_eq!(get(&engine, "e/a").await.unwrap().value, value("3"));
+}
+
+/// A later session of an owner takes its keys over, and no watcher sees them absent.
+pub async fn a_later_session_of_an_owner_takes_its_keys_over(
+    subject: impl Subject<dyn Coordination>,
+) {
+    let engine = subject.engine();
+    let (first, second) = (
+        session_of("one", &engine).await,
+        session_of("one", &engine).await,
+    );
+    let name = key("e/a");
+    let put = first.put_ephemeral(&name, value("1"), Expect::Absent);
+    let revision = put.await.unwrap();
+    let mut watcher = engine.watch(&prefix("e/")).await.unwrap();
+    within("a watch begins", watcher.next()).await;
+    let taken = second.put_ephemeral(&name, value("2"), Expect::Any);
+    let taken = taken.await.unwrap();
+    assert!(taken > revision, "{taken} follows {revision}");
+    let told = within("the change is told", watcher.next()).await;
+    assert!(
+        matches!(&told, Some(Change::Put(entry)) if entry.value == value("2")),
+        "{told:?}"
+    );
+    first.close().await;
+    tokio::time::sleep(SETTLE).await;
+    assert_eq!(get(&engine, "e/a").await.unwrap().value, value("2"));
+    second.close().await;
+    assert_eq!(get(&engine, "e/a").await, None);
 }
 
 /// `delete` tells whether there was something to delete.

@@ -162,6 +162,7 @@ macro_rules! coordination_contract {
             a_refused_write_changes_nothing
             of_concurrent_writers_one_wins
             an_ephemeral_key_belongs_to_its_session
+            a_later_session_of_an_owner_takes_its_keys_over
             delete_tells_whether_it_was_there
             a_list_is_sorted_and_keeps_to_its_prefix
             a_value_over_the_limit_is_refused
