@@ -4,6 +4,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::decide::Route;
 use crate::ejection::Standing;
+use crate::peer::Reach;
 use crate::refusal::{Reason, Refusal};
 use crate::snapshot::Instance;
 
@@ -73,9 +74,33 @@ pub enum Verdict {
         /// Its next trial is due, so that a request may try it when nothing better is left.
         due: bool,
     },
+    /// The node of its server refuses connections.
+    PeerRefusing {
+        /// Its next trial is due, as above.
+        due: bool,
+    },
+    /// The node of its server kept silent about one request after the other: taken when nothing
+    /// better is left.
+    PeerFailing,
 }
 
 impl Verdict {
+    fn is_eligible(self) -> bool {
+        self == Verdict::Eligible
+    }
+
+    fn is_failing(self) -> bool {
+        matches!(self, Verdict::Failing | Verdict::PeerFailing)
+    }
+
+    fn is_due_for_trial(self) -> bool {
+        let due = [
+            Verdict::Refusing { due: true },
+            Verdict::PeerRefusing { due: true },
+        ];
+        due.contains(&self)
+    }
+
     /// Why it is excluded, for people; empty when it is not.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -83,6 +108,10 @@ impl Verdict {
             Verdict::Tried => "already tried",
             Verdict::Failing => "ejected: its requests failed one after the other",
             Verdict::Refusing { .. } => "ejected: it refuses connections",
+            Verdict::PeerRefusing { .. } => "the node of its server refuses connections",
+            Verdict::PeerFailing => {
+                "the node of its server did not answer, one request after the other"
+            }
         }
     }
 }
@@ -91,6 +120,13 @@ impl Verdict {
 pub fn verdict(instance: &Instance, tried: &Tried, now: Moment) -> Verdict {
     if tried.contains(instance) {
         return Verdict::Tried;
+    }
+    if let Reach::Peer(peer) = &instance.reach {
+        match peer.standing(now) {
+            Standing::In => {}
+            Standing::Failing => return Verdict::PeerFailing,
+            Standing::Refusing { due } => return Verdict::PeerRefusing { due },
+        }
     }
     match instance.live.ejection().standing(now) {
         Standing::In => Verdict::Eligible,
@@ -125,7 +161,11 @@ pub(crate) struct Pick<'s> {
 
 impl Pick<'_> {
     fn claim(&self, now: Moment) -> bool {
-        self.instance.live.ejection().claim_trial(now, TRIAL_LIMIT)
+        let refusing = match &self.instance.reach {
+            Reach::Peer(peer) => peer.live(),
+            _ => &self.instance.live,
+        };
+        refusing.ejection().claim_trial(now, TRIAL_LIMIT)
     }
 }
 
@@ -135,19 +175,19 @@ pub(crate) fn pick<'s>(
     chooser: Chooser,
     rng: &mut fastrand::Rng,
 ) -> Option<Pick<'s>> {
-    let is = |wanted: Verdict| {
-        move |instance: &Instance| verdict(instance, tried, chooser.now) == wanted
+    let is = |wanted: fn(Verdict) -> bool| {
+        move |instance: &Instance| wanted(verdict(instance, tried, chooser.now))
     };
     let found = |instance| Pick {
         instance,
         is_trial: false,
     };
     quick_pick(candidates, tried, chooser, rng)
-        .or_else(|| pick_among(candidates, is(Verdict::Eligible), chooser, rng))
-        .or_else(|| pick_among(candidates, is(Verdict::Failing), chooser, rng))
+        .or_else(|| pick_among(candidates, is(Verdict::is_eligible), chooser, rng))
+        .or_else(|| pick_among(candidates, is(Verdict::is_failing), chooser, rng))
         .map(found)
         .or_else(|| {
-            let due = is(Verdict::Refusing { due: true });
+            let due = is(Verdict::is_due_for_trial);
             let instance = pick_among(candidates, due, chooser, rng)?;
             Some(Pick {
                 instance,
@@ -260,9 +300,10 @@ mod tests {
             since_unix_ms: 0,
             pid: 0,
         };
-        let live = Live::new(address, 1, Arc::default());
+        let live = Live::new(address, 1, Some(Arc::default()));
         Arc::new(Instance {
             info: Arc::new(info),
+            reach: Reach::Own,
             live,
         })
     }

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -12,12 +12,19 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub(crate) struct Ejection {
     /// When it may be tried again, in nanoseconds; 0 while it is in.
     until: AtomicU64,
-    /// It refuses connections, so it stays out until one is made; else it comes back with time.
-    refuses: AtomicBool,
+    /// Why it is out, one of the constants below.
+    cause: AtomicU8,
     /// Ejections since the last request that it served.
     strikes: AtomicU32,
     total: AtomicU64,
 }
+
+/// Its requests failed: it comes back with time.
+const FAILING: u8 = 0;
+/// It refuses connections: it stays out until one is made.
+const REFUSING: u8 = 1;
+/// It refuses connections, and nobody here can ask whether it still does: it comes back with time.
+const REFUSING_AFAR: u8 = 2;
 
 /// What the choice makes of an instance's ejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,27 +47,36 @@ impl Ejection {
             return Standing::In;
         }
         let due = now.nanos() >= until;
-        match (self.refuses.load(Relaxed), due) {
-            (true, due) => Standing::Refusing { due },
-            (false, false) => Standing::Failing,
-            (false, true) => Standing::In,
+        match self.cause.load(Relaxed) {
+            REFUSING => Standing::Refusing { due },
+            _ if due => Standing::In,
+            REFUSING_AFAR => Standing::Refusing { due },
+            _ => Standing::Failing,
         }
     }
 
     /// Takes it out because it refused a connection; tells whether it was not out for that yet.
     pub(crate) fn refuse(&self, now: Moment) -> bool {
-        let first = self.until.load(Relaxed) == 0 || !self.refuses.load(Relaxed);
+        let first = self.until.load(Relaxed) == 0 || self.cause.load(Relaxed) != REFUSING;
         if first || now.nanos() >= self.until.load(Relaxed) {
-            self.refuses.store(true, Relaxed);
+            self.cause.store(REFUSING, Relaxed);
             self.extend(now, first);
         }
         first
     }
 
+    /// Takes it out for a time because the node of its server says that it refused a connection.
+    pub(crate) fn refuse_afar(&self, now: Moment) {
+        if self.standing(now) == Standing::In {
+            self.cause.store(REFUSING_AFAR, Relaxed);
+            self.extend(now, true);
+        }
+    }
+
     /// Takes it out because its requests fail one after the other.
     pub(crate) fn fail(&self, now: Moment) {
         if self.standing(now) == Standing::In {
-            self.refuses.store(false, Relaxed);
+            self.cause.store(FAILING, Relaxed);
             self.extend(now, true);
         }
     }
@@ -108,7 +124,7 @@ impl Ejection {
 
     pub(crate) fn next_trial(&self) -> Option<Moment> {
         let until = self.until.load(Relaxed);
-        (until != 0 && self.refuses.load(Relaxed)).then(|| Moment::from_nanos(until))
+        (until != 0 && self.cause.load(Relaxed) == REFUSING).then(|| Moment::from_nanos(until))
     }
 
     pub(crate) fn total(&self) -> u64 {
@@ -141,6 +157,23 @@ mod tests {
         assert_eq!(ejection.standing(START), Standing::Failing);
         let later = START.after(Duration::from_millis(101));
         assert_eq!(ejection.standing(later), Standing::In);
+    }
+
+    #[test]
+    fn who_refuses_afar_comes_back_with_time_and_waits_longer_when_it_still_does() {
+        let ejection = Ejection::default();
+        ejection.refuse_afar(START);
+        assert_eq!(ejection.standing(START), Standing::Refusing { due: false });
+        assert_eq!(ejection.next_trial(), None, "there is nobody to ask");
+        let later = START.after(Duration::from_millis(101));
+        assert_eq!(ejection.standing(later), Standing::In);
+        ejection.refuse_afar(later);
+        let still_out = later.after(Duration::from_millis(149));
+        assert_eq!(
+            ejection.standing(still_out),
+            Standing::Refusing { due: false }
+        );
+        assert_eq!(ejection.total(), 2);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::balance::{self, Chooser, Tried};
 use crate::clock::Moment;
 use crate::decide::{self, Listener, Route};
 use crate::identity::Identities;
+use crate::peer::Reach;
 use crate::refusal::Refusal;
 use crate::snapshot::{Instance, Snapshot};
 
@@ -158,6 +159,9 @@ fn exclusion(route: &Route<'_>, instance: &Instance, now: Moment) -> String {
     let mut candidates = route.endpoint.candidates.iter();
     if !instance.is_ready() {
         format!("its state is {}", instance.info.state.as_str())
+    } else if matches!(instance.reach, Reach::Unreachable) {
+        let server = &instance.info.server;
+        format!("the node of its server {server} is not known here")
     } else if !candidates.any(|other| other.live.key() == instance.live.key()) {
         format!("its version does not answer {}", route.endpoint.name)
     } else {

@@ -39,11 +39,13 @@ pub enum ErrorKind {
     Canceled,
     /// The router itself had no means left, as file descriptors; not the instance's fault.
     Local,
+    /// The node of its server could not be reached, or broke off; not the instance's fault.
+    Peer,
 }
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [ErrorKind; 8] = [
+    pub const ALL: [ErrorKind; 9] = [
         ErrorKind::Connect,
         ErrorKind::Closed,
         ErrorKind::Timeout,
@@ -52,6 +54,7 @@ impl ErrorKind {
         ErrorKind::Status5xx,
         ErrorKind::Canceled,
         ErrorKind::Local,
+        ErrorKind::Peer,
     ];
 
     /// The kind as programs read it.
@@ -65,6 +68,7 @@ impl ErrorKind {
             ErrorKind::Status5xx => "status_5xx",
             ErrorKind::Canceled => "canceled",
             ErrorKind::Local => "local",
+            ErrorKind::Peer => "peer",
         }
     }
 
@@ -84,7 +88,10 @@ impl ErrorKind {
     }
 
     const fn is_the_instances(self) -> bool {
-        !matches!(self, ErrorKind::Canceled | ErrorKind::Local)
+        !matches!(
+            self,
+            ErrorKind::Canceled | ErrorKind::Local | ErrorKind::Peer
+        )
     }
 }
 
@@ -98,7 +105,8 @@ pub struct Live {
     /// One for each worker, made when the worker first sends a request there.
     slots: Box<[OnceLock<Box<Slot>>]>,
     ejection: Ejection,
-    probes: Arc<ProbeQueue>,
+    /// Who asks whether it takes connections again; nobody does when it is on another server.
+    probes: Option<Arc<ProbeQueue>>,
     me: Weak<Live>,
 }
 
@@ -120,7 +128,11 @@ pub(crate) struct Slot {
 }
 
 impl Live {
-    pub(crate) fn new(address: SocketAddr, workers: usize, probes: Arc<ProbeQueue>) -> Arc<Self> {
+    pub(crate) fn new(
+        address: SocketAddr,
+        workers: usize,
+        probes: Option<Arc<ProbeQueue>>,
+    ) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new_cyclic(|me| Self {
             key: NEXT.fetch_add(1, Relaxed),
@@ -137,7 +149,7 @@ impl Live {
         self.key
     }
 
-    /// Where it answers.
+    /// Where it answers, on its own server.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -178,12 +190,37 @@ impl Live {
         self.ejection.standing(now) != Standing::In
     }
 
-    /// Takes it out of the choice of every worker, at once, until it takes connections again.
+    /// Takes it out of the choice of every worker, at once, until it takes connections again; for
+    /// a time, when it is on another server.
     pub fn eject(&self, now: Moment) {
+        let Some(probes) = &self.probes else {
+            return self.ejection.refuse_afar(now);
+        };
         if self.ejection.refuse(now)
             && let Some(me) = self.me.upgrade()
         {
-            self.probes.push(me);
+            probes.push(me);
+        }
+    }
+
+    /// Whether it is on this server, where it can be asked if it takes connections.
+    pub(crate) fn is_near(&self) -> bool {
+        self.probes.is_some()
+    }
+
+    /// `worker` has an answer of it.
+    pub(crate) fn heard(&self, worker: usize, now: Moment) {
+        self.slot(worker).failures_in_a_row.set(0);
+        self.ejection.served(now);
+    }
+
+    /// `worker` had no answer of it, which is of weight only when it is so again and again.
+    pub(crate) fn silent(&self, worker: usize, now: Moment) {
+        let failures = &self.slot(worker).failures_in_a_row;
+        failures.add(1);
+        if failures.get() >= FAILURES_TO_EJECT {
+            failures.set(0);
+            self.ejection.fail(now);
         }
     }
 
@@ -280,10 +317,9 @@ impl<L: Deref<Target = Live>> InFlight<L> {
             slot.observe(latency.as_nanos() as f64, now);
         }
         if matches!(status, 502..=504) {
-            self.failed_again(now);
+            self.live.silent(self.worker, now);
         } else {
-            slot.failures_in_a_row.set(0);
-            self.live.ejection.served(now);
+            self.live.heard(self.worker, now);
         }
     }
 
@@ -305,9 +341,16 @@ impl<L: Deref<Target = Live>> InFlight<L> {
             };
             self.slot().observe(latency.as_nanos() as f64, now);
             if !was_hurried {
-                self.failed_again(now);
+                self.live.silent(self.worker, now);
             }
         }
+    }
+
+    /// The node of its server sent it nowhere: there the instance is gone already, or drains. That
+    /// is no failure, but nothing more is sent there for a time.
+    pub fn turned_away(&self, now: Moment) {
+        self.told.set(true);
+        self.live.eject(now);
     }
 
     /// Bytes of the request's body that were sent to the instance.
@@ -318,15 +361,6 @@ impl<L: Deref<Target = Live>> InFlight<L> {
     /// Bytes of the answer's body that were received from the instance.
     pub fn received(&self, bytes: u64) {
         self.slot().bytes_out.add(bytes);
-    }
-
-    fn failed_again(&self, now: Moment) {
-        let failures = &self.slot().failures_in_a_row;
-        failures.add(1);
-        if failures.get() >= FAILURES_TO_EJECT {
-            failures.set(0);
-            self.live.ejection.fail(now);
-        }
     }
 
     fn slot(&self) -> &Slot {

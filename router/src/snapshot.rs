@@ -3,11 +3,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hydrant_contracts as contracts;
-use hydrant_contracts::{InstanceId, InstanceState, NODE_SERVICE, ServiceId, Tier};
+use hydrant_contracts::{InstanceId, InstanceState, NODE_SERVICE, ServerName, ServiceId, Tier};
 
 use crate::clock::Moment;
 use crate::endpoint::{EndpointId, ServiceLive};
 use crate::instance::Live;
+use crate::peer::{Peer, Reach};
 use crate::probe::ProbeQueue;
 use crate::table::Table;
 use crate::totals::Totals;
@@ -25,6 +26,9 @@ pub struct Snapshot {
     bare: HashMap<Arc<str>, Bare>,
     /// The node's own pages, as `/health`.
     pages: Vec<(Arc<Service>, Arc<str>)>,
+    own: Option<ServerName>,
+    /// The nodes of other servers.
+    peers: HashMap<ServerName, Arc<Peer>>,
     live: HashMap<InstanceId, Arc<Live>>,
     /// No longer registered, but not yet without requests.
     departed: HashMap<InstanceId, Arc<Live>>,
@@ -61,6 +65,8 @@ pub struct Service {
 pub struct Instance {
     /// What it registered.
     pub info: Arc<contracts::Instance>,
+    /// How it is reached from here.
+    pub reach: Reach,
     /// Its load, counters and ejection.
     pub live: Arc<Live>,
 }
@@ -115,6 +121,8 @@ impl Snapshot {
             services: Default::default(),
             bare: HashMap::new(),
             pages: Vec::new(),
+            own: None,
+            peers: HashMap::new(),
             live: HashMap::new(),
             departed: HashMap::new(),
             shared: Arc::new(Shared {
@@ -130,6 +138,8 @@ impl Snapshot {
     pub fn next(&self, table: &Table, now: Moment) -> Self {
         let mut next = Self {
             shared: Arc::clone(&self.shared),
+            own: Some(table.own.clone()),
+            peers: self.next_peers(table),
             ..Self::empty(1)
         };
         for (id, instances) in self.with_remembered(&table.instances) {
@@ -137,6 +147,32 @@ impl Snapshot {
         }
         next.departed = self.departing(&next);
         next
+    }
+
+    fn next_peers(&self, table: &Table) -> HashMap<ServerName, Arc<Peer>> {
+        let mut servers = table.servers.iter();
+        let own = servers.find(|server| server.name == table.own);
+        let own_zone = own.map(|own| &own.zone);
+        let others = table
+            .servers
+            .iter()
+            .filter(|server| server.name != table.own);
+        let peers = others.filter_map(|server| {
+            let before = self.peers.get(&server.name);
+            let (workers, probes) = (self.shared.workers, &self.shared.probes);
+            let peer = Peer::of(server, own_zone, before, workers, probes)?;
+            Some((server.name.clone(), peer))
+        });
+        peers.collect()
+    }
+
+    fn reach(&self, info: &contracts::Instance) -> Reach {
+        let is_own = |own: &ServerName| own.as_str() == info.server;
+        if self.own.as_ref().is_some_and(is_own) {
+            return Reach::Own;
+        }
+        let peer = self.peers.get(info.server.as_str());
+        peer.map_or(Reach::Unreachable, |peer| Reach::Peer(Arc::clone(peer)))
     }
 
     /// The registered instances by service, and the services that had instances before.
@@ -171,7 +207,9 @@ impl Snapshot {
         instances.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         let before = previous.service(id);
         let service = match before {
-            Some(before) if before.is_of(&instances) && !instances.is_empty() => Arc::clone(before),
+            Some(before) if !instances.is_empty() && self.is_made_of(before, &instances) => {
+                Arc::clone(before)
+            }
             _ => Arc::new(self.make_service(previous, id, &instances, now)),
         };
         let forgotten = |since: Moment| now.since(since) >= REMEMBERED;
@@ -191,6 +229,14 @@ impl Snapshot {
         by_name.insert(id.name.as_str().as_bytes().into(), service);
     }
 
+    fn is_made_of(&self, service: &Service, instances: &[&Arc<contracts::Instance>]) -> bool {
+        let is_same = |(ours, theirs): (&Arc<Instance>, &&Arc<contracts::Instance>)| {
+            ours.info == **theirs && ours.reach.is(&self.reach(theirs))
+        };
+        service.instances.len() == instances.len()
+            && service.instances.iter().zip(instances).all(is_same)
+    }
+
     fn make_service(
         &self,
         previous: &Snapshot,
@@ -204,8 +250,10 @@ impl Snapshot {
             |service| Arc::clone(&service.live),
         );
         let instances = instances.iter().map(|info| {
+            let reach = self.reach(info);
             Arc::new(Instance {
-                live: self.live_of(previous, info),
+                live: self.live_of(previous, info, &reach),
+                reach,
                 info: Arc::clone(info),
             })
         });
@@ -227,19 +275,21 @@ impl Snapshot {
         service
     }
 
-    /// What is known of an instance, unless it has moved to another address.
-    fn live_of(&self, previous: &Snapshot, info: &contracts::Instance) -> Arc<Live> {
+    /// What is known of an instance, unless it has moved to another address or to another server.
+    fn live_of(&self, previous: &Snapshot, info: &contracts::Instance, reach: &Reach) -> Arc<Live> {
+        let near = matches!(reach, Reach::Own);
         let known = previous
             .live
             .get(&info.id)
             .or_else(|| previous.departed.get(&info.id));
         match known {
-            Some(live) if live.address() == info.address => Arc::clone(live),
-            _ => Live::new(
-                info.address,
-                self.shared.workers,
-                Arc::clone(&self.shared.probes),
-            ),
+            Some(live) if live.address() == info.address && live.is_near() == near => {
+                Arc::clone(live)
+            }
+            _ => {
+                let probes = near.then(|| Arc::clone(&self.shared.probes));
+                Live::new(info.address, self.shared.workers, probes)
+            }
         }
     }
 
@@ -313,6 +363,11 @@ impl Snapshot {
         of(&self.live) + of(&self.departed)
     }
 
+    /// The node of another server.
+    pub fn peer(&self, server: &str) -> Option<&Arc<Peer>> {
+        self.peers.get(server)
+    }
+
     /// How many workers count requests.
     pub fn workers(&self) -> usize {
         self.shared.workers
@@ -330,15 +385,6 @@ impl Snapshot {
 }
 
 impl Service {
-    fn is_of(&self, instances: &[&Arc<contracts::Instance>]) -> bool {
-        self.instances.len() == instances.len()
-            && self
-                .instances
-                .iter()
-                .zip(instances)
-                .all(|(ours, theirs)| ours.info == **theirs)
-    }
-
     /// Its methods when no instance is left that answers them.
     fn unanswered(&self) -> HashMap<Arc<str>, Endpoint> {
         let nobody: Arc<[Arc<Instance>]> = Arc::new([]);
@@ -351,7 +397,9 @@ impl Service {
 
     /// Whether any instance gets requests.
     pub fn has_ready_instance(&self) -> bool {
-        self.instances.iter().any(|instance| instance.is_ready())
+        self.instances
+            .iter()
+            .any(|instance| instance.is_candidate())
     }
 
     /// The node's own local API.
@@ -462,7 +510,7 @@ impl<'a> Draft<'a> {
             .ready
             .last()
             .is_some_and(|last| Arc::ptr_eq(last, instance));
-        if instance.is_ready() && !listed_twice {
+        if instance.is_candidate() && !listed_twice {
             self.ready.push(instance);
         }
     }
@@ -529,8 +577,13 @@ impl Endpoint {
 }
 
 impl Instance {
-    /// Whether it gets new requests.
+    /// Whether it takes new requests.
     pub fn is_ready(&self) -> bool {
         self.info.state == InstanceState::Ready
+    }
+
+    /// Whether it takes new requests and can be reached from here.
+    pub fn is_candidate(&self) -> bool {
+        self.is_ready() && !matches!(self.reach, Reach::Unreachable)
     }
 }
