@@ -1,1 +1,96 @@
-//! Starts the real servers that tests talk to.
+//! Starts the real servers that tests talk to, and our own nodes, on one machine.
+//!
+//! Everything is synchronous and has its own threads and processes, so that it can be used from a
+//! plain test and from within any runtime alike. Whatever is started ends when its value is
+//! dropped, also after a panic; what a killed test process leaves, its [`janitor`] ends.
+
+mod certificates;
+mod janitor;
+mod port;
+mod process;
+pub mod redis;
+pub mod zookeeper;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+pub use certificates::Certificates;
+pub use janitor::{MARK, folder, marked};
+pub use process::{Process, kill};
+pub use redis::Redis;
+pub use zookeeper::ZooKeeper;
+
+/// How long a server may take to be ready on a busy machine.
+pub const READY: Duration = Duration::from_secs(60);
+
+/// Something that this machine lacks, and how to mend it: a reason to skip a test.
+#[derive(Debug, Clone)]
+pub struct Missing(String);
+
+impl Missing {
+    pub(crate) fn program(program: &str, package: &str) -> Self {
+        Self(format!(
+            "`{program}` is not here; install the system's package `{package}`"
+        ))
+    }
+
+    pub(crate) fn because(reason: String) -> Self {
+        Self(reason)
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Says aloud that a test is skipped. The test returns after it.
+pub fn skipped(reason: impl fmt::Display) {
+    println!("SKIPPED: {reason}");
+}
+
+/// Whether the long forms of the tests run.
+pub fn is_soak() -> bool {
+    std::env::var_os("HYDRANT_SOAK").is_some()
+}
+
+/// Whether a program is on this machine.
+pub fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path);
+    // The folders of the system's administrator are not on everybody's path.
+    let mut folders = folders.chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.any(|folder| folder.join(program).is_file())
+}
+
+fn require(program: &str, package: &str) -> Result<(), Missing> {
+    if is_there(program) {
+        Ok(())
+    } else {
+        Err(Missing::program(program, package))
+    }
+}
+
+/// Waits until `ready` says so, `time` at most; tells whether it did.
+pub fn wait_until(time: Duration, mut ready: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + time;
+    while !ready() {
+        if Instant::now() > end {
+            return false;
+        }
+        pause(Duration::from_millis(25));
+    }
+    true
+}
+
+/// Sleeps: for tests only.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the harness has no event loop that it could block"
+)]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
