@@ -25,6 +25,9 @@ pub mod header {
     /// Between nodes, on an answer: the instance has seen nothing of the request, so that the
     /// first node may try another. Its value says why.
     pub const UNSENT: &str = "hydrant-unsent";
+    /// Between nodes, on an answer: the instance broke off after it had seen the request, or a part
+    /// of it, so that the first node may repeat what is safe to repeat. Its value says how.
+    pub const BROKEN: &str = "hydrant-broken";
     /// What was cut off the path before the instance saw it.
     pub const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
 }
