@@ -5,15 +5,16 @@
 //! rest. `HYDRANT_SEED=N` runs a schedule again, `HYDRANT_SOAK=1` the long one of 200 faults.
 
 mod candidate;
-mod checker;
-mod contest;
+pub mod checker;
+pub mod contest;
 mod faults;
-mod history;
+pub mod history;
+pub mod writer;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use checker::Rule;
+use checker::{Numbering, Rule};
 use contest::Contest;
 use faults::{Fault, schedule};
 use history::{History, Manner, Outcome};
@@ -71,7 +72,7 @@ fn report(history: &History) {
 }
 
 fn assert_is_good(history: &History, seed: u64) {
-    let wrong = checker::check(history);
+    let wrong = checker::check(history, Numbering::OneForAll);
     let mut by_rule: BTreeMap<Rule, Vec<String>> = BTreeMap::new();
     for violation in &wrong {
         let of_rule = by_rule.entry(violation.rule).or_default();

@@ -4,6 +4,7 @@ mod clients;
 mod docs;
 mod election;
 mod fake_node;
+mod fences;
 mod foreign;
 mod golden;
 mod harness;

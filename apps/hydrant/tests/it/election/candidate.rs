@@ -3,17 +3,16 @@
 //! tells all that it does on standard output.
 
 use std::fs;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hydrant_contracts::proto::{PutRequest, StateClient, Under, under};
-use hydrant_sdk::{Error, Hydrant, Leadership, Transport};
+use hydrant_contracts::proto::under::Holder;
+use hydrant_sdk::{Error, Hydrant, Leadership};
 use rustix::process::{Signal, getpid, kill_process, set_parent_process_death_signal};
 
-use super::history::{Event, Line, Manner, Outcome, Read, name_of, now};
+use super::history::{Event, Manner, Outcome, now};
+use super::writer::{Voice, Writer};
 
 /// The election, in the namespace of the service [`SERVICE`].
 pub const ELECTION: &str = "contest";
@@ -25,8 +24,6 @@ const FAULT: &str = "HYDRANT_TEST_ELECTION_FAULT";
 
 /// What every leader writes.
 const SHARED: [&str; 2] = ["shared/one", "shared/two"];
-/// How long an answer is waited for.
-const ANSWER: Duration = Duration::from_secs(2);
 /// How long a leader rests between two rounds of writes.
 const REST: Duration = Duration::from_millis(4);
 /// How often one that leads no more tries to write nevertheless.
@@ -66,9 +63,7 @@ fn process() {
 #[derive(Clone)]
 struct Candidate {
     hydrant: Hydrant,
-    /// Knows nothing of leases and clocks: it sends what it is given.
-    raw: StateClient<Transport>,
-    voice: Voice,
+    writer: Writer,
     fault: PathBuf,
 }
 
@@ -76,9 +71,10 @@ impl Candidate {
     fn new(fault: PathBuf) -> Result<Self, Error> {
         let hydrant = Hydrant::from_env()?;
         let who = hydrant.config().instance.as_ref().map(ToString::to_string);
+        let voice = Voice::new(who.unwrap_or_default());
+        let holder = Holder::Election(ELECTION.into());
         Ok(Self {
-            raw: hydrant.client("service/node", StateClient::new)?,
-            voice: Voice::new(who.unwrap_or_default()),
+            writer: Writer::new(&hydrant, holder, voice)?,
             hydrant,
             fault,
         })
@@ -96,10 +92,10 @@ impl Candidate {
 
     async fn term(&self, began: u64, leadership: Leadership) {
         let (epoch, at) = (leadership.epoch(), now());
-        self.voice.say(Event::Elected { epoch, began, at });
+        self.writer.voice.say(Event::Elected { epoch, began, at });
         self.suffer().await;
         self.lead(&leadership).await;
-        self.voice.say(Event::Lost { epoch, at: now() });
+        self.writer.voice.say(Event::Lost { epoch, at: now() });
         tokio::spawn(self.clone().write_nevertheless(epoch));
     }
 
@@ -111,7 +107,7 @@ impl Candidate {
         for round in 0_u64.. {
             for key in [SHARED[0], SHARED[1], &own] {
                 let outcome = match round % 2 {
-                    0 => self.write_raw(epoch, key, Manner::Raw).await,
+                    0 => self.writer.write_raw(epoch, key, Manner::Raw).await,
                     _ => self.write_checked(leadership, key).await,
                 };
                 if matches!(outcome, Outcome::Refused | Outcome::Withheld) {
@@ -133,7 +129,7 @@ impl Candidate {
         let own = format!("own/{epoch}");
         for turn in 0..ROGUE_WRITES {
             let key = [&own, SHARED[0], SHARED[1]][turn as usize % 3];
-            self.write_raw(epoch, key, Manner::Rogue).await;
+            self.writer.write_raw(epoch, key, Manner::Rogue).await;
             tokio::time::sleep(Duration::from_millis(fastrand::u64(1..80))).await;
         }
     }
@@ -142,80 +138,21 @@ impl Candidate {
         let state = self.hydrant.state().under(leadership);
         let (epoch, manner) = (leadership.epoch(), Manner::Checked);
         let put = |name: String| async move { state.put(key, name).await };
-        self.write(epoch, key, manner, put).await
-    }
-
-    async fn write_raw(&self, epoch: u64, key: &str, manner: Manner) -> Outcome {
-        let put = |name: String| async move {
-            let under = Under {
-                holder: Some(under::Holder::Election(ELECTION.into())),
-                epoch,
-                ..Default::default()
-            };
-            let request = PutRequest {
-                key: key.into(),
-                value: name.into(),
-                under: Some(under).into(),
-                ..Default::default()
-            };
-            let answer = self.raw.put(request).await;
-            let answer = answer.map_err(|error| Error::from_connect(&error))?;
-            Ok(answer.into_owned().revision)
-        };
-        self.write(epoch, key, manner, put).await
-    }
-
-    /// Tells of a write before and after it is made.
-    async fn write<Put, Answer>(&self, epoch: u64, key: &str, manner: Manner, put: Put) -> Outcome
-    where
-        Put: FnOnce(String) -> Answer,
-        Answer: Future<Output = Result<u64, Error>>,
-    {
-        let sending = self.voice.say(Event::Sending {
-            epoch,
-            key: key.into(),
-            at: now(),
-            manner,
-        });
-        let answer = put(name_of(&self.voice.who, sending));
-        let outcome = match tokio::time::timeout(ANSWER, answer).await {
-            Ok(Ok(revision)) => Outcome::Accepted { revision },
-            Ok(Err(error)) => outcome_of(&error),
-            Err(_) => Outcome::Unknown {
-                why: "no answer in time".into(),
-            },
-        };
-        self.voice.say(Event::Answered {
-            sending,
-            at: now(),
-            outcome: outcome.clone(),
-        });
-        outcome
+        self.writer.write(epoch, key, manner, put).await
     }
 
     /// Reads a key that all write, and one that only an earlier leader has written.
     async fn look(&self, turn: u64, epoch: u64) {
         let earlier = format!("own/{}", fastrand::u64(1..=epoch));
         for key in [SHARED[turn as usize % 2], &earlier] {
-            let began = now();
-            let Ok(found) = self.hydrant.state().get(key).await else {
-                continue;
-            };
-            let (revision, value) = found.map_or((0, Vec::new()), |one| (one.revision, one.value));
-            self.voice.say(Event::Read(Read {
-                key: key.into(),
-                began,
-                at: now(),
-                revision,
-                value: String::from_utf8_lossy(&value).into_owned(),
-            }));
+            self.writer.read(key).await;
         }
     }
 
     /// The fault that waits for whoever is elected next, between Campaign's answer and the first
     /// write. It is taken by renaming its file, so that one process alone suffers it.
     async fn suffer(&self) {
-        let taken = self.fault.with_extension(&self.voice.who);
+        let taken = self.fault.with_extension(&self.writer.voice.who);
         if fs::rename(&self.fault, &taken).is_err() {
             return;
         }
@@ -226,48 +163,5 @@ impl Candidate {
         kill_process(getpid(), signal).expect("a process may signal itself");
         // Another thread may be the one that takes the signal; it stops all, a little later.
         tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn outcome_of(error: &Error) -> Outcome {
-    match &*error.reason {
-        "superseded" => Outcome::Refused,
-        "seat_lost" => Outcome::Withheld,
-        _ => Outcome::Unknown {
-            why: error.to_string(),
-        },
-    }
-}
-
-/// Tells lines, each whole and with its number.
-#[derive(Clone)]
-struct Voice {
-    who: String,
-    next: Arc<Mutex<u64>>,
-}
-
-impl Voice {
-    fn new(who: String) -> Self {
-        let next = Arc::default();
-        Self { who, next }
-    }
-
-    /// Tells an event and gives the number of its line.
-    fn say(&self, event: Event) -> u64 {
-        let mut next = self.next.lock().expect("nobody panics with it");
-        let line = Line {
-            who: self.who.clone(),
-            number: *next,
-            event,
-        };
-        let mut text = serde_json::to_string(&line).expect("a line is JSON");
-        text.push('\n');
-        // One call: the kernel takes a line of this length whole, or not at all.
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .expect("somebody listens");
-        *next += 1;
-        line.number
     }
 }

@@ -7,9 +7,9 @@
 //!   it is sent, an answer's `at` when it is there. So "sent behind an answer" is certain, and
 //!   what overlaps is never held against anybody.
 //! - Revisions of one key are in the order in which its writes were accepted: the state promises
-//!   it. [`Rule::Order`] also takes the revisions of different keys as one order, which is how the
-//!   embedded engine numbers them; an engine that does not can only be held to
-//!   [`Rule::KeyOrder`] and [`Rule::Stale`].
+//!   it. [`Rule::Order`] also takes the revisions of different keys as one order, where
+//!   [`Numbering`] says that they are; else a history is held to [`Rule::KeyOrder`] and
+//!   [`Rule::Stale`].
 //! - A write without an answer may have happened. It counts as accepted once a read has seen its
 //!   value, and else for nothing.
 
@@ -45,7 +45,18 @@ pub enum Rule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub rule: Rule,
+    /// About when.
+    pub at: Moment,
     pub what: String,
+}
+
+/// What revisions of different keys say of each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbering {
+    /// The writes of all keys are numbered in one order, as in the embedded engine.
+    OneForAll,
+    /// Nothing.
+    PerKey,
 }
 
 impl fmt::Display for Violation {
@@ -55,16 +66,19 @@ impl fmt::Display for Violation {
 }
 
 /// Everything that is wrong with a history.
-pub fn check(history: &History) -> Vec<Violation> {
+pub fn check(history: &History, numbering: Numbering) -> Vec<Violation> {
     let mut found = Found::default();
     for gap in &history.gaps {
-        found.add(Rule::Complete, gap.clone());
+        found.add(Rule::Complete, 0, gap.clone());
     }
     let settled = settle(history);
     let accepted = in_order(&settled);
     holders(history, &accepted, &mut found);
     growth(history, &mut found);
-    order(&accepted, &mut found);
+    if numbering == Numbering::OneForAll {
+        order(&accepted, &mut found);
+    }
+    key_order(&accepted, &mut found);
     stale(history, &accepted, &mut found);
     reads(history, &settled, &mut found);
     found.0
@@ -74,8 +88,8 @@ pub fn check(history: &History) -> Vec<Violation> {
 struct Found(Vec<Violation>);
 
 impl Found {
-    fn add(&mut self, rule: Rule, what: String) {
-        self.0.push(Violation { rule, what });
+    fn add(&mut self, rule: Rule, at: Moment, what: String) {
+        self.0.push(Violation { rule, at, what });
     }
 }
 
@@ -121,17 +135,19 @@ fn holders(history: &History, accepted: &[(u64, &Write)], found: &mut Found) {
                 "epoch {} was given to {other} and to {}",
                 election.epoch, election.who
             );
-            found.add(Rule::OneHolder, what);
+            found.add(Rule::OneHolder, election.at, what);
         }
         holders.entry(election.epoch).or_insert(&election.who);
     }
-    let wrote = accepted.iter().map(|(_, write)| (&write.who, write.epoch));
-    let told = history.observed.iter().map(|(who, epoch)| (who, *epoch));
-    for (who, epoch) in wrote.chain(told) {
+    let wrote = accepted.iter();
+    let wrote = wrote.map(|(_, write)| (&write.who, write.epoch, write.sent));
+    let told = history.observed.iter();
+    let told = told.map(|(who, epoch)| (who, *epoch, 0));
+    for (who, epoch, at) in wrote.chain(told) {
         let holder = holders.entry(epoch).or_insert(who);
         if holder != who {
             let what = format!("epoch {epoch} is {holder}'s, and {who} acted under it");
-            found.add(Rule::OneHolder, what);
+            found.add(Rule::OneHolder, at, what);
         }
     }
 }
@@ -150,13 +166,13 @@ fn growth(history: &History, found: &mut Found) {
                 "{} was elected under epoch {} when {before} was known before its campaign",
                 election.who, election.epoch
             );
-            found.add(Rule::Growth, what);
+            found.add(Rule::Growth, election.at, what);
         }
     }
     for pair in history.observed.windows(2) {
         if pair[1].1 < pair[0].1 {
             let what = format!("an observer saw epoch {} behind {}", pair[1].1, pair[0].1);
-            found.add(Rule::Growth, what);
+            found.add(Rule::Growth, 0, what);
         }
     }
 }
@@ -165,10 +181,13 @@ fn order(accepted: &[(u64, &Write)], found: &mut Found) {
     for pair in accepted.windows(2) {
         if pair[0].0 == pair[1].0 {
             let what = format!("{} and {}", told(pair[0]), told(pair[1]));
-            found.add(Rule::Revision, what);
+            found.add(Rule::Revision, pair[1].1.sent, what);
         }
     }
     epochs_grow(Rule::Order, accepted, found);
+}
+
+fn key_order(accepted: &[(u64, &Write)], found: &mut Found) {
     let mut keys: BTreeMap<&str, Vec<(u64, &Write)>> = BTreeMap::new();
     for write in accepted {
         keys.entry(&write.1.key).or_default().push(*write);
@@ -184,7 +203,7 @@ fn epochs_grow(rule: Rule, writes: &[(u64, &Write)], found: &mut Found) {
         match highest {
             Some(high) if write.1.epoch < high.1.epoch => {
                 let what = format!("{} was accepted behind {}", told(*write), told(high));
-                found.add(rule, what);
+                found.add(rule, write.1.sent, what);
             }
             Some(high) if write.1.epoch == high.1.epoch => {}
             _ => highest = Some(*write),
@@ -210,7 +229,7 @@ fn stale(history: &History, accepted: &[(u64, &Write)], found: &mut Found) {
                 "{} was accepted, sent when {before} was known",
                 told(*write)
             );
-            found.add(Rule::Stale, what);
+            found.add(Rule::Stale, write.1.sent, what);
         }
     }
 }
@@ -239,7 +258,7 @@ fn reads(history: &History, writes: &[Write], found: &mut Found) {
                 "{} was read at revision {}, when {least} was acknowledged before",
                 read.key, read.revision
             );
-            found.add(Rule::Durable, what);
+            found.add(Rule::Durable, read.at, what);
         }
         if read.revision == 0 {
             continue;
@@ -252,7 +271,7 @@ fn reads(history: &History, writes: &[Write], found: &mut Found) {
                 "`{}` stood at {} with revision {}, and no write that may have happened says so",
                 read.value, read.key, read.revision
             );
-            found.add(Rule::NothingElse, what);
+            found.add(Rule::NothingElse, read.at, what);
         }
     }
 }
@@ -385,7 +404,8 @@ mod tests {
         fn broken(self) -> Vec<Rule> {
             let mut history = History::of(&self.lines);
             history.observed = self.observed;
-            let mut rules: Vec<Rule> = check(&history).iter().map(|found| found.rule).collect();
+            let found = check(&history, Numbering::OneForAll);
+            let mut rules: Vec<Rule> = found.iter().map(|found| found.rule).collect();
             rules.sort_unstable();
             rules.dedup();
             rules

@@ -299,38 +299,39 @@ impl Contest {
             self.note(line);
         }
         let mut history = History::of(&self.lines);
-        history.reads.extend(self.final_state());
+        let config = Config::new(&self.url(), Some(&self.token)).expect("the node's URL");
+        let hydrant = Hydrant::new(config).expect("the node's URL");
+        let read = self.runtime.block_on(state_of(&hydrant, &self.lines));
+        history.reads.extend(read);
         history.observed = self.observed.lock().expect("nobody panics with it").clone();
         (history, self.figures)
     }
+}
 
-    /// Every key of the candidates; one that was written and is gone reads as revision 0.
-    fn final_state(&self) -> Vec<Read> {
-        let config = Config::new(&self.url(), Some(&self.token)).expect("the node's URL");
-        let hydrant = Hydrant::new(config).expect("the node's URL");
-        let began = now();
-        let entries = self.runtime.block_on(hydrant.state().list(""));
-        let at = now();
-        let entries = entries.expect("the state can be read");
-        let mut keys: BTreeMap<String, (u64, String)> = BTreeMap::new();
-        for line in &self.lines {
-            if let Event::Sending { key, .. } = &line.event {
-                keys.entry(key.clone()).or_default();
-            }
+/// Every key that was written; one that is gone reads as revision 0.
+pub async fn state_of(hydrant: &Hydrant, lines: &[Line]) -> Vec<Read> {
+    let began = now();
+    let entries = hydrant.state().list("").await;
+    let at = now();
+    let entries = entries.expect("the state can be read");
+    let mut keys: BTreeMap<String, (u64, String)> = BTreeMap::new();
+    for line in lines {
+        if let Event::Sending { key, .. } = &line.event {
+            keys.entry(key.clone()).or_default();
         }
-        for entry in entries {
-            let value = String::from_utf8_lossy(&entry.value).into_owned();
-            keys.insert(entry.key, (entry.revision, value));
-        }
-        let read = |(key, (revision, value))| Read {
-            key,
-            began,
-            at,
-            revision,
-            value,
-        };
-        keys.into_iter().map(read).collect()
     }
+    for entry in entries {
+        let value = String::from_utf8_lossy(&entry.value).into_owned();
+        keys.insert(entry.key, (entry.revision, value));
+    }
+    let read = |(key, (revision, value))| Read {
+        key,
+        began,
+        at,
+        revision,
+        value,
+    };
+    keys.into_iter().map(read).collect()
 }
 
 impl Candidate {
@@ -355,7 +356,7 @@ impl Drop for Candidate {
 }
 
 /// Whole lines only: one that a kill has cut was not told.
-fn read_lines(out: ChildStdout, sender: &Sender<Line>) {
+pub fn read_lines(out: ChildStdout, sender: &Sender<Line>) {
     let mut out = BufReader::new(out);
     let mut text = String::new();
     while out.read_line(&mut text).is_ok_and(|bytes| bytes > 0) {
