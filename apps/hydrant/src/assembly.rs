@@ -1,16 +1,19 @@
 //! Puts the parts together: the one place that names engines.
 
+pub(crate) mod engines;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hydrant_contracts::{ServerName, ServiceId, Version};
-use hydrant_embedded::EmbeddedStore;
-use hydrant_node::{Engines, Node, NodeConfig, ServiceSpec, StartError};
+use hydrant_contracts::{ServerName, ServiceId, Version, ZoneName};
+use hydrant_node::{Node, NodeConfig, ServiceSpec, StartError};
 
 use crate::cli::Builtin;
+use crate::config::{File, Fleet};
 use crate::data::{Held, RunningNode};
 use crate::failure::{Failure, Result, wrong};
+use engines::{CoordinationEngine, Opened, StateEngine};
 
 /// How long each built-in service may take to stop.
 const BUILTIN_STOP: Duration = Duration::from_secs(2);
@@ -22,33 +25,66 @@ const BUILTIN_INSTANCES: u32 = 2;
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) server: ServerName,
+    pub(crate) zone: ZoneName,
     pub(crate) data: PathBuf,
     pub(crate) public: SocketAddr,
     pub(crate) local: SocketAddr,
     pub(crate) workers: Option<usize>,
     pub(crate) grace: Option<Duration>,
     pub(crate) services: Vec<ServiceSpec>,
+    pub(crate) fleet: Option<Fleet>,
+    pub(crate) coordination: CoordinationEngine,
+    pub(crate) state: StateEngine,
+}
+
+impl Settings {
+    /// What the file says, on these addresses and this data folder.
+    pub(crate) fn new(file: File, data: PathBuf, public: SocketAddr, local: SocketAddr) -> Self {
+        Self {
+            data,
+            public,
+            local,
+            workers: file.node.workers(),
+            grace: file.node.grace(),
+            services: file.specs(),
+            server: file.node.server.unwrap_or_else(host_name),
+            zone: file.node.zone,
+            fleet: file.fleet,
+            coordination: file.coordination,
+            state: file.state,
+        }
+    }
 }
 
 /// A node with its engines, and the data folder that it holds.
 pub(crate) struct Running {
     node: Node,
-    store: EmbeddedStore,
+    opened: Opened,
     held: Held,
+    server: ServerName,
+    zone: ZoneName,
 }
 
-/// Starts a node with the embedded engines, and the built-in services when they are wanted.
+/// Starts a node with its engines, and the built-in services when they are wanted.
 pub(crate) async fn start(settings: Settings, builtin: bool) -> Result<Running> {
     let held = Held::take(&settings.data)?;
-    let store = open_store(held.path())?;
-    let engines = Engines {
-        coordination: store.coordination(),
-        state: store.state(),
+    let (server, zone) = (settings.server.clone(), settings.zone.clone());
+    let (config, coordination, state) = node_config(settings, held.path(), builtin)?;
+    let opened = Opened::open(coordination, state, held.path()).await?;
+    let node = match Node::start(config, opened.engines()).await {
+        Ok(node) => node,
+        Err(error) => {
+            opened.close().await;
+            return Err(start_failure(&error));
+        }
     };
-    let config = node_config(settings, held.path(), builtin)?;
-    let node = Node::start(config, engines).await;
-    let node = node.map_err(|error| start_failure(&error))?;
-    let running = Running { node, store, held };
+    let running = Running {
+        node,
+        opened,
+        held,
+        server,
+        zone,
+    };
     running.held.announce(&running.addresses())?;
     Ok(running)
 }
@@ -60,6 +96,9 @@ impl Running {
             pid: std::process::id(),
             public: self.node.public_addr(),
             local: self.node.local_addr(),
+            peer: None,
+            server: self.server.clone(),
+            zone: self.zone.clone(),
         }
     }
 
@@ -71,11 +110,15 @@ impl Running {
     /// Drains and stops the services, then the node, then the engines.
     pub(crate) async fn stop(self) {
         self.node.shutdown().await;
-        self.store.close().await;
+        self.opened.close().await;
     }
 }
 
-fn node_config(settings: Settings, data: &Path, builtin: bool) -> Result<NodeConfig> {
+fn node_config(
+    settings: Settings,
+    data: &Path,
+    builtin: bool,
+) -> Result<(NodeConfig, CoordinationEngine, StateEngine)> {
     let mut config = NodeConfig::new(settings.server, data);
     config.public = settings.public;
     config.local = settings.local;
@@ -87,7 +130,7 @@ fn node_config(settings: Settings, data: &Path, builtin: bool) -> Result<NodeCon
         refuse_doubles(&own, &config.services)?;
         config.services.extend(own);
     }
-    Ok(config)
+    Ok((config, settings.coordination, settings.state))
 }
 
 /// The services that come with the binary, as processes of `program`.
@@ -150,11 +193,6 @@ fn refuse_doubles(own: &[ServiceSpec], given: &[ServiceSpec]) -> Result<()> {
             "give it another name, or start without the built-in services: `hydrant node --config FILE`",
         )),
     }
-}
-
-fn open_store(data: &Path) -> Result<EmbeddedStore> {
-    EmbeddedStore::open(data.join("store.redb"))
-        .map_err(|error| wrong("store_unusable", chain(&error), ""))
 }
 
 /// Why the node does not start, with the mend.

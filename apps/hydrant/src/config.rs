@@ -1,5 +1,9 @@
-//! The configuration file: what a node listens on, where it keeps its data, which services it
-//! supervises. docs/configuration.md is its reference.
+//! The configuration file: what a node listens on, where it keeps its data, which fleet it is part
+//! of, which engines stand behind its ports, which services it supervises. docs/configuration.md is
+//! its reference.
+
+mod fleet;
+mod service;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,12 +11,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use hydrant_contracts::{PathPrefix, ServerName, ServiceId, ServiceName, Tier, Version};
-use hydrant_node::{Limits, MAX_INSTANCES, ServiceSpec};
-use hydrant_runtime::config::{self, ConfigError};
-use hydrant_runtime::{ByteSize, Duration};
+use hydrant_contracts::{ServerName, ZoneName};
+use hydrant_node::ServiceSpec;
+use hydrant_runtime::Duration;
+use hydrant_runtime::config::ConfigError;
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::assembly::engines::{CoordinationEngine, StateEngine};
+pub(crate) use fleet::Fleet;
+use service::Service;
 
 /// The most services that one file may have.
 const MAX_SERVICES: usize = 1000;
@@ -20,13 +29,28 @@ const MAX_SERVICES: usize = 1000;
 /// The most a grace or stop time may be.
 const MAX_WAIT: std::time::Duration = std::time::Duration::from_secs(3600);
 
-/// A configuration file, read and checked.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A configuration file, read and checked. Its paths are relative to the folder in which
+/// `hydrant` was started.
+#[derive(Debug, Default)]
 pub(crate) struct File {
     /// The node itself.
-    #[serde(default)]
     pub(crate) node: Node,
+    /// How it belongs to others, when there are others.
+    pub(crate) fleet: Option<Fleet>,
+    /// What stands behind the port of coordination.
+    pub(crate) coordination: CoordinationEngine,
+    /// What stands behind the port of state.
+    pub(crate) state: StateEngine,
+    services: Vec<Service>,
+}
+
+/// What of a file has its form from here; the tables of the engines have theirs from the engines.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Own {
+    #[serde(default)]
+    node: Node,
+    fleet: Option<Spanned<Fleet>>,
     #[serde(default, rename = "service")]
     services: Vec<Service>,
 }
@@ -37,6 +61,9 @@ pub(crate) struct File {
 pub(crate) struct Node {
     /// The name of this server; its host name when it is not given.
     pub(crate) server: Option<ServerName>,
+    /// Where this server stands.
+    #[serde(default)]
+    pub(crate) zone: ZoneName,
     /// The data folder.
     pub(crate) data: Option<PathBuf>,
     /// Where the outside reaches the tier api.
@@ -61,46 +88,8 @@ impl Node {
     }
 }
 
-/// `[[service]]`: a service whose processes the node starts and keeps running.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Service {
-    name: Spanned<ServiceName>,
-    tier: Tier,
-    version: Version,
-    command: Spanned<Vec<String>>,
-    #[serde(default)]
-    sdk: bool,
-    #[serde(default = "one")]
-    instances: Spanned<u32>,
-    #[serde(default)]
-    env: BTreeMap<Spanned<String>, String>,
-    directory: Option<PathBuf>,
-    route: Option<Spanned<String>>,
-    #[serde(default)]
-    routes: Vec<Spanned<String>>,
-    keep_prefix: Option<Spanned<bool>>,
-    health: Option<Spanned<String>>,
-    stop_timeout: Option<Spanned<Duration>>,
-    #[serde(default)]
-    limits: ServiceLimits,
-}
-
-/// `[service.limits]`: of each process.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ServiceLimits {
-    memory: Option<ByteSize>,
-    open_files: Option<u64>,
-    cpu: Option<CpuShare>,
-}
-
-fn one() -> Spanned<u32> {
-    Spanned::new(0..0, 1)
-}
-
-/// A mistake: where it stands in the file, and what is wrong.
-type Mistake = (usize, String);
+/// A mistake: where it stands in the file, as a byte of its text, and what is wrong.
+pub(crate) type Mistake = (usize, String);
 
 impl File {
     /// Reads and checks a file.
@@ -113,14 +102,54 @@ impl File {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let file: Self = config::parse(path, text)?;
-        file.check()
-            .map_err(|(at, message)| ConfigError::at(path, text, at, message))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::read(folder, text).map_err(|(at, message)| ConfigError::at(path, text, at, message))
+    }
+
+    fn read(folder: &Path, text: &str) -> Result<Self, Mistake> {
+        let mut document = DeTable::parse(text).map_err(mistake)?;
+        let coordination = Table::take(&mut document, "coordination")?;
+        let state = Table::take(&mut document, "state")?;
+        let own = Own::deserialize(toml::Deserializer::from(document)).map_err(mistake)?;
+        own.check()?;
+        let places = [&coordination, &state].map(|table| table.as_ref().map(Table::engine_at));
+        let coordination = CoordinationEngine::read(coordination, folder)?;
+        let state = StateEngine::read(state, folder)?;
+        let shared = [coordination.is_shared(), state.is_shared()];
+        fleet::check_engines(own.fleet.as_ref(), shared, places)?;
+        let mut file = Self {
+            node: own.node,
+            fleet: own.fleet.map(Spanned::into_inner),
+            coordination,
+            state,
+            services: own.services,
+        };
+        file.start_paths_at(folder);
         Ok(file)
     }
 
+    /// Paths that are relative in the file begin where it lies.
+    fn start_paths_at(&mut self, folder: &Path) {
+        let paths = (self.node.data.iter_mut())
+            .chain(self.fleet.iter_mut().map(|fleet| &mut fleet.credentials))
+            .chain(self.services.iter_mut().filter_map(Service::directory_mut));
+        for path in paths {
+            *path = folder.join(&*path);
+        }
+    }
+
+    /// The services, as the supervisor takes them.
+    pub(crate) fn specs(&self) -> Vec<ServiceSpec> {
+        self.services.iter().map(Service::spec).collect()
+    }
+}
+
+impl Own {
     fn check(&self) -> Result<(), Mistake> {
         self.node.check()?;
+        if let Some(fleet) = &self.fleet {
+            fleet.get_ref().check()?;
+        }
         if self.services.len() > MAX_SERVICES {
             return Err((0, format!("a file has at most {MAX_SERVICES} services")));
         }
@@ -132,15 +161,10 @@ impl File {
                     "the service `{}` stands here twice; give one of them another name or tier",
                     service.id()
                 );
-                return Err((service.name.span().start, message));
+                return Err((service.name_at(), message));
             }
         }
         Ok(())
-    }
-
-    /// The services, as the supervisor takes them.
-    pub(crate) fn specs(&self) -> Vec<ServiceSpec> {
-        self.services.iter().map(Service::spec).collect()
     }
 }
 
@@ -158,105 +182,59 @@ impl Node {
     }
 }
 
-impl Service {
-    fn id(&self) -> ServiceId {
-        ServiceId::new(self.tier, self.name.get_ref().clone())
+/// The table of an engine, `[coordination]` or `[state]`.
+#[derive(Debug)]
+pub(crate) struct Table<'a> {
+    engine: Spanned<String>,
+    settings: Spanned<DeTable<'a>>,
+}
+
+impl<'a> Table<'a> {
+    fn take(document: &mut Spanned<DeTable<'a>>, name: &str) -> Result<Option<Self>, Mistake> {
+        let Some(value) = document.get_mut().remove(name) else {
+            return Ok(None);
+        };
+        let span = value.span();
+        let DeValue::Table(mut settings) = value.into_inner() else {
+            return Err((span.start, format!("`{name}` is a table: write [{name}]")));
+        };
+        let engine = settings.remove("engine").ok_or_else(|| {
+            let message = format!("[{name}] does not say its `engine`");
+            (span.start, message)
+        })?;
+        Ok(Some(Self {
+            engine: engine_name(engine)?,
+            settings: Spanned::new(span, settings),
+        }))
     }
 
-    fn routes(&self) -> impl Iterator<Item = &Spanned<String>> {
-        self.route.iter().chain(&self.routes)
+    /// The name of the engine.
+    pub(crate) fn engine(&self) -> &str {
+        self.engine.get_ref()
     }
 
-    fn keep_prefix(&self) -> bool {
-        self.keep_prefix
-            .as_ref()
-            .is_some_and(|keep| *keep.get_ref())
+    /// Where the engine is named.
+    pub(crate) fn engine_at(&self) -> usize {
+        self.engine.span().start
     }
 
-    fn check(&self) -> Result<(), Mistake> {
-        let (command, instances) = (self.command.get_ref(), *self.instances.get_ref());
-        if command.first().is_none_or(String::is_empty) || command.iter().any(|a| a.contains('\0'))
-        {
-            let message =
-                "`command` is the program and its arguments, as [\"python3\", \"app.py\"]";
-            return Err((self.command.span().start, message.into()));
-        }
-        if instances > MAX_INSTANCES {
-            let message = format!("`instances` is at most {MAX_INSTANCES}");
-            return Err((self.instances.span().start, message));
-        }
-        if let Some(wait) = &self.stop_timeout {
-            check_wait("stop_timeout", wait)?;
-        }
-        self.check_env()?;
-        self.check_web()
+    /// What stands beside the name, in the form that the engine gives it.
+    pub(crate) fn settings<T: Deserialize<'a>>(self) -> Result<T, Mistake> {
+        T::deserialize(toml::Deserializer::from(self.settings)).map_err(mistake)
     }
+}
 
-    fn check_env(&self) -> Result<(), Mistake> {
-        for name in self.env.keys() {
-            let text = name.get_ref();
-            let at = name.span().start;
-            if text.is_empty() || text.contains(['=', '\0']) {
-                return Err((
-                    at,
-                    "this can't be the name of an environment variable".into(),
-                ));
-            }
-            if text == "PORT" || text.starts_with("HYDRANT_") && text != "HYDRANT_LOG" {
-                return Err((at, format!("`{text}` is set by the node; take it out")));
-            }
-        }
-        Ok(())
+fn engine_name(value: Spanned<DeValue<'_>>) -> Result<Spanned<String>, Mistake> {
+    let span = value.span();
+    match value.into_inner() {
+        DeValue::String(name) => Ok(Spanned::new(span, name.into_owned())),
+        _ => Err((span.start, "`engine` is a name, in quotes".into())),
     }
+}
 
-    /// Checks what only a plain web server has.
-    fn check_web(&self) -> Result<(), Mistake> {
-        let only_web = (self.routes().map(|route| route.span().start))
-            .chain(self.health.iter().map(|health| health.span().start))
-            .chain(self.keep_prefix.iter().map(|keep| keep.span().start));
-        if let Some(at) = only_web.min().filter(|_| self.sdk) {
-            let message = "a service with `sdk = true` tells its routes and its health itself; take \
-                           this line out";
-            return Err((at, message.into()));
-        }
-        for route in self.routes() {
-            PathPrefix::new(&self.id(), route.get_ref(), !self.keep_prefix())
-                .map_err(|error| (route.span().start, error.to_string()))?;
-        }
-        match &self.health {
-            Some(path) if !is_path(path.get_ref()) => {
-                let message = "`health` is a path of the web server itself, as \"/healthz\"";
-                Err((path.span().start, message.into()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn spec(&self) -> ServiceSpec {
-        let command = self.command.get_ref().clone();
-        let usual = ServiceSpec::new(self.id(), self.version.clone(), command);
-        let stop_timeout = self.stop_timeout.as_ref().map(|wait| wait.get_ref().get());
-        let env = self
-            .env
-            .iter()
-            .map(|(name, value)| (name.get_ref().clone(), value.clone()));
-        ServiceSpec {
-            sdk: self.sdk,
-            instances: *self.instances.get_ref(),
-            env: env.collect(),
-            directory: self.directory.clone(),
-            limits: Limits {
-                memory: self.limits.memory.map(ByteSize::get),
-                open_files: self.limits.open_files,
-                cpu: self.limits.cpu.map(CpuShare::cores),
-            },
-            routes: self.routes().map(|route| route.get_ref().clone()).collect(),
-            keep_prefix: self.keep_prefix(),
-            health: self.health.as_ref().map(|path| path.get_ref().clone()),
-            stop_timeout: stop_timeout.unwrap_or(usual.stop_timeout),
-            ..usual
-        }
-    }
+fn mistake(error: toml::de::Error) -> Mistake {
+    let at = error.span().map_or(0, |span| span.start);
+    (at, error.message().replace('\n', " "))
 }
 
 fn check_wait(name: &str, wait: &Spanned<Duration>) -> Result<(), Mistake> {
@@ -264,10 +242,6 @@ fn check_wait(name: &str, wait: &Spanned<Duration>) -> Result<(), Mistake> {
         return Err((wait.span().start, format!("`{name}` is at most 1h")));
     }
     Ok(())
-}
-
-fn is_path(text: &str) -> bool {
-    text.starts_with('/') && text.len() <= 1024 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// An address to listen on, as `127.0.0.1:8080`.
@@ -295,36 +269,6 @@ impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// How much of the CPU a process may use, as a percentage of one core: `50%`, `200%`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct CpuShare {
-    percent: u32,
-}
-
-impl CpuShare {
-    fn cores(self) -> f64 {
-        f64::from(self.percent) / 100.0
-    }
-}
-
-impl<'de> Deserialize<'de> for CpuShare {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let value = toml::Value::deserialize(from)?;
-        let text = value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
-        let number = text
-            .strip_suffix('%')
-            .and_then(|number| number.trim_end().parse().ok());
-        match number {
-            Some(percent @ 1..=100_000) => Ok(Self { percent }),
-            _ => Err(serde::de::Error::custom(format!(
-                "`{text}` is not a share of the CPU: write a percentage of one core, as 50% or 200%"
-            ))),
-        }
     }
 }
 
@@ -387,9 +331,31 @@ cpu = "50%"
     }
 
     #[test]
+    fn relative_paths_begin_where_the_file_lies() {
+        let path = Path::new("/etc/hydrant/h.toml");
+        let text = FILES
+            .replace("/var/lib/hydrant", "data")
+            .replace("route =", "directory = \"www\"\nroute =");
+        let file = File::parse(path, &text).unwrap();
+        assert_eq!(
+            file.node.data.as_deref(),
+            Some(Path::new("/etc/hydrant/data"))
+        );
+        let directory = file.specs()[0].directory.clone();
+        assert_eq!(directory.as_deref(), Some(Path::new("/etc/hydrant/www")));
+        let absolute = File::parse(path, FILES).unwrap();
+        assert_eq!(
+            absolute.node.data.as_deref(),
+            Some(Path::new("/var/lib/hydrant"))
+        );
+    }
+
+    #[test]
     fn each_mistake_has_its_place_and_its_mend() {
         let service = "[[service]]\nname = \"a\"\ntier = \"api\"\nversion = \"1.0.0\"\n";
         let with = |rest: &str| format!("{service}command = [\"x\"]\n{rest}");
+        let fleet =
+            |rest: &str| format!("[fleet]\npeer = \"127.0.0.1:9\"\ncredentials = \"x\"\n{rest}\n");
         for (text, place, part) in [
             (
                 "[node]\nsever = \"a\"".into(),
@@ -443,6 +409,55 @@ cpu = "50%"
                 "unknown field `memroy`",
             ),
             (format!("{}{}", with(""), with("")), "7:8", "twice"),
+            ("state = 1".into(), "1:9", "write [state]"),
+            ("[state]".into(), "1:1", "does not say its `engine`"),
+            ("[state]\nengine = 1".into(), "2:10", "in quotes"),
+            (
+                "[state]\nengine = \"zookeeper\"".into(),
+                "2:10",
+                "embedded or redis",
+            ),
+            (
+                "[coordination]\nengine = \"embedded\"\nservers = []".into(),
+                "3:1",
+                "unknown field `servers`",
+            ),
+            ("[node]\nzone = \"A\"".into(), "2:8", "not a zone name"),
+            (
+                "[fleet]\npeer = \"127.0.0.1:1\"".into(),
+                "1:1",
+                "`credentials`",
+            ),
+            (
+                fleet(""),
+                "1:1",
+                "add [coordination] with engine = \"zookeeper\"",
+            ),
+            (
+                format!("{}[coordination]\nengine = \"embedded\"\n", fleet("")),
+                "6:10",
+                "take [fleet] out",
+            ),
+            (
+                fleet("advertise = \"0.0.0.0:9\""),
+                "4:13",
+                "as 10.0.0.1:9081",
+            ),
+            (
+                fleet("advertise = \"10.0.0.1:0\""),
+                "4:13",
+                "as 10.0.0.1:9081",
+            ),
+            (
+                fleet("tls = false").replace("127.0.0.1", "10.0.0.1"),
+                "4:7",
+                "on the loopback only",
+            ),
+            (
+                fleet("").replace("127.0.0.1", "0.0.0.0"),
+                "2:8",
+                "as advertise = \"10.0.0.1:9081\"",
+            ),
         ] {
             let error = parse(&text).unwrap_err();
             assert!(

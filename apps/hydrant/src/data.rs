@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use hydrant_contracts::{Code, Error};
+use hydrant_contracts::{Code, Error, ServerName, ZoneName};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,11 @@ pub(crate) struct RunningNode {
     pub(crate) pid: u32,
     pub(crate) public: SocketAddr,
     pub(crate) local: SocketAddr,
+    /// Where the nodes of other servers come in, where there are others.
+    #[serde(default)]
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) server: ServerName,
+    pub(crate) zone: ZoneName,
 }
 
 /// The folder that is named, else that of the environment, else the usual one.
@@ -171,6 +176,9 @@ mod tests {
             pid: 7,
             public: "127.0.0.1:1".parse().unwrap(),
             local: "127.0.0.1:2".parse().unwrap(),
+            peer: None,
+            server: "one".parse().unwrap(),
+            zone: ZoneName::default(),
         };
         held.announce(&node).unwrap();
         assert_eq!(running_node(&data).unwrap(), Some(node));

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::api::Api;
-use crate::assembly::{self, Settings, host_name};
+use crate::assembly::{self, Settings};
 use crate::cli::{Global, UpArgs};
 use crate::commands::serve::Serving;
 use crate::commands::{list, supervised};
@@ -35,14 +35,15 @@ pub(crate) async fn run(global: &Global, args: &UpArgs, output: &Output) -> Resu
         .map(File::load)
         .transpose()?
         .unwrap_or_default();
-    let settings = settings(global, args, &file)?;
+    let usual_data = global.data.is_none() && file.node.data.is_none();
+    let settings = settings(global, args, file)?;
     let serving = Serving::start(assembly::start(settings, true)).await?;
     let missing = ready(&serving).await?;
     if !serving.is_asked_to_end() {
         let shown = Shown {
             node: serving.addresses(),
             data: serving.data(),
-            usual_data: global.data.is_none() && file.node.data.is_none(),
+            usual_data,
             took: begun.elapsed(),
             missing,
         };
@@ -51,21 +52,15 @@ pub(crate) async fn run(global: &Global, args: &UpArgs, output: &Output) -> Resu
     serving.until_asked_to_end().await
 }
 
-fn settings(global: &Global, args: &UpArgs, file: &File) -> Result<Settings> {
-    let node = &file.node;
+fn settings(global: &Global, args: &UpArgs, file: File) -> Result<Settings> {
     let address = |given: Option<Listen>, in_file: Option<Listen>, usual: &str| {
         let usual = || usual.parse().expect("our own default is an address");
         given.or(in_file).unwrap_or_else(usual).0
     };
-    Ok(Settings {
-        server: node.server.clone().unwrap_or_else(host_name),
-        data: data::folder(global.data.as_deref().or(node.data.as_deref()))?,
-        public: address(args.public, node.public, PUBLIC),
-        local: address(args.local, node.local, LOCAL),
-        workers: node.workers(),
-        grace: node.grace(),
-        services: file.specs(),
-    })
+    let data = data::folder(global.data.as_deref().or(file.node.data.as_deref()))?;
+    let public = address(args.public, file.node.public, PUBLIC);
+    let local = address(args.local, file.node.local, LOCAL);
+    Ok(Settings::new(file, data, public, local))
 }
 
 /// Waits until every service has as many ready instances as it should; tells which have not when
