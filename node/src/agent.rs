@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use hydrant_contracts::{
-    Error, Instance, InstanceId, InstanceState, PathPrefix, ServerName, ServiceId, TokenKey,
+    Error, Instance, InstanceId, InstanceState, PathPrefix, Server, ServerName, ServiceId,
+    TokenKey, Version, ZoneName,
 };
 use hydrant_runtime::{Clock, Shutdown};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::config::{Engines, Quotas};
+use crate::entries::Entries;
 use crate::error::StartError;
 use crate::health::{self, Health};
 use crate::identity::{Authority, node_service};
@@ -34,6 +36,12 @@ const STOP_WITHIN: Duration = Duration::from_secs(1);
 pub struct Parts {
     /// The name of this server in the fleet.
     pub server: ServerName,
+    /// Where it stands.
+    pub zone: ZoneName,
+    /// Where the nodes of other servers reach this one; `None` where there are no others.
+    pub peer: Option<SocketAddr>,
+    /// How long coordination waits for a silent node.
+    pub session: Duration,
     /// Checks and makes tokens.
     pub key: TokenKey,
     /// What stands behind the ports.
@@ -63,13 +71,8 @@ impl Agent {
     /// Opens the node's session, listens on a free port of the loopback, and feeds the router: it
     /// routes to the local API when this returns.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
-        let engines = &parts.engines;
-        let presence = Presence::open(engines.coordination.clone(), &parts.server)
-            .await
-            .map_err(|source| StartError::Engine {
-                port: "coordination",
-                source,
-            })?;
+        let coordination = parts.engines.coordination.clone();
+        let presence = Presence::open(coordination, own_server(&parts), parts.session).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .map_err(StartError::Api)?;
@@ -96,6 +99,13 @@ impl Agent {
         self.table.has_ready(instance).await;
     }
 
+    /// Resolves when another node has taken the name of this server; says which. This one then has
+    /// withdrawn from the fleet: it routes on, but registers and elects nobody any more, and should
+    /// be ended.
+    pub async fn withdrawn(&self) -> String {
+        self.presence.withdrawn().await
+    }
+
     /// Ends every lease and every stream, and gives up the session.
     pub async fn stop(&self) {
         self.shutdown.begin();
@@ -109,12 +119,13 @@ impl Agent {
         let address = listener.local_addr().map_err(StartError::Api)?;
         let shutdown = Shutdown::new();
         let presence = Arc::new(presence);
-        let table = Arc::new(Table::new(parts.server.clone()));
+        let table = Arc::new(Table::new(Arc::new(own_server(parts))));
+        let entries = Entries::new(presence.clone(), table.clone(), shutdown.clone());
         let quotas = parts.quotas;
         let mut own_ports = parts.router_ports.clone();
         own_ports.push(address.port());
         let registrations = Registrations::new(registration::Parts {
-            presence: presence.clone(),
+            entries,
             table: table.clone(),
             traffic: parts.traffic.clone(),
             leases: Leases::new(quotas.leases_per_caller, quotas.leases),
@@ -154,6 +165,8 @@ impl Agent {
             supervision: parts.supervision.clone(),
             health: Arc::new(Health {
                 server: parts.server.to_string(),
+                zone: parts.zone.to_string(),
+                presence: self.presence.clone(),
                 started: Instant::now(),
                 engines: parts.engines.clone(),
                 supervision: parts.supervision.clone(),
@@ -175,11 +188,9 @@ impl Agent {
         let (table, shutdown) = (self.table.clone(), self.shutdown.clone());
         let own = Arc::new(own_instance(&parts, self.address));
         // At once: the services of this server need the local API whatever coordination does.
-        parts
-            .traffic
-            .publish(&table.routed(&Default::default(), &own));
+        parts.traffic.publish(&table.routed(&table.view(), &own));
         self.shutdown.spawn(async move {
-            let coordination = &*parts.engines.coordination;
+            let coordination = &parts.engines.coordination;
             table
                 .follow(coordination, &*parts.traffic, &own, &shutdown)
                 .await;
@@ -206,6 +217,25 @@ impl Drop for Agent {
     }
 }
 
+/// This server, as the other ones see it.
+fn own_server(parts: &Parts) -> Server {
+    Server {
+        name: parts.server.clone(),
+        zone: parts.zone.clone(),
+        peer: parts.peer,
+        version: own_version(),
+        since_unix_ms: parts.clock.unix_ms(),
+        pid: std::process::id(),
+    }
+}
+
+fn own_version() -> Version {
+    let version = env!("CARGO_PKG_VERSION");
+    version
+        .parse()
+        .expect("the version of a package is semantic")
+}
+
 /// The node as an instance of `service/node`, which only its own router knows.
 fn own_instance(parts: &Parts, address: SocketAddr) -> Instance {
     let service: ServiceId = node_service();
@@ -215,9 +245,7 @@ fn own_instance(parts: &Parts, address: SocketAddr) -> Instance {
     };
     Instance {
         id: InstanceId::generate(&service.name),
-        version: env!("CARGO_PKG_VERSION")
-            .parse()
-            .expect("the version of a package is semantic"),
+        version: own_version(),
         service,
         server: parts.server.to_string(),
         address,

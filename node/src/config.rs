@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hydrant_contracts::ServerName;
+use hydrant_contracts::{ServerName, TokenKey, ZoneName};
 use hydrant_ports::{Coordination, State};
 use hydrant_runtime::Clock;
 
@@ -18,11 +18,31 @@ pub struct Engines {
     pub state: Arc<dyn State>,
 }
 
+/// How long coordination waits for a silent node when nothing else is set.
+pub const SESSION: Duration = Duration::from_secs(10);
+
+/// How a node lives with the nodes of other servers.
+#[derive(Clone)]
+pub struct FleetConfig {
+    /// Where it listens for them; port 0 takes a free one.
+    pub peer: SocketAddr,
+    /// Where they are told to find it; `None` tells them where it listens.
+    pub advertise: Option<SocketAddr>,
+    /// Makes and checks the tokens of the whole fleet.
+    pub key: TokenKey,
+}
+
 /// How a node is set up.
 #[derive(Clone)]
 pub struct NodeConfig {
     /// The name of this server in the fleet.
     pub server: ServerName,
+    /// Where it stands.
+    pub zone: ZoneName,
+    /// How it lives with other servers; `None` for one that is alone.
+    pub fleet: Option<FleetConfig>,
+    /// How long coordination waits for a silent node before it gives up what hangs on its session.
+    pub session: Duration,
     /// The data folder; made when it is not there.
     pub data: PathBuf,
     /// Where the outside comes in; port 0 takes a free one.
@@ -51,6 +71,9 @@ impl NodeConfig {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
             server,
+            zone: ZoneName::default(),
+            fleet: None,
+            session: SESSION,
             data: data.into(),
             public: free,
             local: free,

@@ -1,6 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use hydrant_contracts::ServerName;
 use hydrant_ports::EngineError;
 
 use crate::identity::IdentityError;
@@ -32,6 +33,16 @@ pub enum StartError {
         port: &'static str,
         /// What it said.
         source: EngineError,
+    },
+    /// A living node has the name of this server.
+    #[error(
+        "another node is running as the server `{server}` ({holder}); stop it, or give this server a name of its own"
+    )]
+    NameTaken {
+        /// The name.
+        server: ServerName,
+        /// The other node, for people.
+        holder: String,
     },
     /// The supervisor can't take over or start the services.
     #[error("the supervisor cannot start")]

@@ -16,6 +16,7 @@ use crate::config::Engines;
 use crate::leases::Leases;
 use crate::metrics;
 use crate::quota::Quota;
+use crate::session::{Presence, Standing};
 use crate::supervision::Supervision;
 use crate::table::Table;
 use crate::traffic::Traffic;
@@ -29,6 +30,8 @@ const CHECK_WITHIN: Duration = Duration::from_secs(2);
 /// Where the node's condition is read.
 pub(crate) struct Health {
     pub(crate) server: String,
+    pub(crate) zone: String,
+    pub(crate) presence: Arc<Presence>,
     pub(crate) started: Instant,
     pub(crate) engines: Engines,
     pub(crate) supervision: Arc<dyn Supervision>,
@@ -43,14 +46,25 @@ impl Health {
     /// node is healthy when its engines are.
     pub(crate) async fn read(&self) -> proto::HealthResponse {
         let engines = self.check_engines().await;
+        let view = self.table.view();
         proto::HealthResponse {
             server: self.server.clone(),
+            zone: self.zone.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             healthy: engines.iter().all(|engine| engine.healthy),
             engines: engines.into(),
             services: self.supervision.services(),
-            instances: self.instances_here().map(|i| (&*i).into()).collect(),
+            instances: self
+                .instances_here()
+                .iter()
+                .map(|i| (&**i).into())
+                .collect(),
+            servers: view
+                .servers
+                .iter()
+                .map(|server| (&**server).into())
+                .collect(),
             ..Default::default()
         }
     }
@@ -61,22 +75,40 @@ impl Health {
             tokio::time::timeout(CHECK_WITHIN, coordination.check()),
             tokio::time::timeout(CHECK_WITHIN, state.check()),
         );
+        let mut of_coordination =
+            engine_health("coordination", coordination.name(), coordination_is);
+        let standing = self.presence.standing().borrow().clone();
+        if let Some(trouble) = trouble(&standing) {
+            of_coordination.healthy = false;
+            of_coordination.detail = match &*of_coordination.detail {
+                "" => trouble,
+                detail => format!("{trouble}; {detail}"),
+            };
+        }
         [
-            engine_health("coordination", coordination.name(), coordination_is),
+            of_coordination,
             engine_health("state", state.name(), state_is),
         ]
     }
 
-    fn instances_here(&self) -> impl Iterator<Item = Arc<Instance>> + '_ {
-        let instances: Vec<_> = self
-            .table
-            .instances()
-            .values()
-            .map(|known| known.instance.clone())
-            .collect();
-        instances
-            .into_iter()
-            .filter(|instance| instance.server == self.server)
+    fn instances_here(&self) -> Vec<Arc<Instance>> {
+        let instances = self.table.view().instances;
+        let here = |instance: &&Arc<Instance>| instance.server == self.server;
+        instances.iter().filter(here).cloned().collect()
+    }
+}
+
+/// What people should know of how the node stands with coordination; `None` when all is well.
+fn trouble(standing: &Standing) -> Option<String> {
+    match standing {
+        Standing::Present => None,
+        Standing::Away { since } => Some(format!(
+            "degraded: without its session for {} s; what was known last is routed, and what happens on this server",
+            since.elapsed().as_secs()
+        )),
+        Standing::Withdrawn { holder } => Some(format!(
+            "withdrawn: another node is running as this server ({holder}); end one of the two"
+        )),
     }
 }
 
@@ -131,7 +163,7 @@ async fn health_page(State(health): State<Arc<Health>>, headers: HeaderMap) -> R
 async fn metrics_page(State(health): State<Arc<Health>>) -> Response {
     let numbers = metrics::Numbers {
         health: health.read().await,
-        fleet: health.table.instances(),
+        fleet: health.table.view().instances,
         traffic: health.traffic.metrics(),
         leases: health.leases.count(),
         watches: health.watches.count(),

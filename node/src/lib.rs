@@ -3,9 +3,11 @@
 
 mod agent;
 mod config;
+mod entries;
 mod error;
 mod health;
 mod identity;
+mod instances;
 mod leases;
 mod local_api;
 pub mod logs;
@@ -15,6 +17,7 @@ pub mod process;
 mod quota;
 mod registration;
 mod seats;
+mod servers;
 mod session;
 mod supervision;
 pub mod supervisor;
@@ -22,7 +25,7 @@ mod table;
 mod traffic;
 
 pub use agent::{Agent, Parts};
-pub use config::{Engines, NodeConfig, Quotas};
+pub use config::{Engines, FleetConfig, NodeConfig, Quotas, SESSION};
 pub use error::StartError;
 pub use identity::{IdentityError, load_or_create_key, write_operator_token};
 pub use node::Node;

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
-use std::sync::Arc;
 
 use hydrant_contracts::{Tier, proto};
 
-use crate::table::Instances;
+use crate::instances::Instances;
 
 /// What is rendered.
 pub(crate) struct Numbers {
     pub(crate) health: proto::HealthResponse,
-    pub(crate) fleet: Arc<Instances>,
+    pub(crate) fleet: Instances,
     /// What the router counts, in the same format.
     pub(crate) traffic: String,
     pub(crate) leases: usize,
@@ -66,8 +65,7 @@ fn node(text: &mut Text, numbers: &Numbers) {
         "Instances of the fleet, by service and state.",
     );
     let mut counts = BTreeMap::new();
-    for known in numbers.fleet.values() {
-        let instance = &known.instance;
+    for instance in numbers.fleet.iter() {
         let key = (instance.service.to_string(), instance.state.as_str());
         *counts.entry(key).or_insert(0) += 1;
     }
@@ -158,7 +156,7 @@ mod tests {
                 server: "a\"b\\c\nd".into(),
                 ..Default::default()
             },
-            fleet: Arc::default(),
+            fleet: Instances::default(),
             traffic: "hydrant_refusals_total 0\n".into(),
             leases: 3,
             watches: 0,

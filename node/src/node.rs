@@ -39,7 +39,10 @@ impl Node {
     /// or takes over the supervised services. The data folder must be held by this process alone.
     pub async fn start(config: NodeConfig, engines: Engines) -> Result<Self, StartError> {
         make_folder(&config.data)?;
-        let key = load_or_create_key(&config.data.join("key"))?;
+        let key = match &config.fleet {
+            Some(fleet) => fleet.key.clone(),
+            None => load_or_create_key(&config.data.join("key"))?,
+        };
         let router = Router::start(hydrant_router::Config {
             public: config.public,
             local: config.local,
@@ -55,6 +58,12 @@ impl Node {
         });
         let agent = Agent::start(Parts {
             server: config.server.clone(),
+            zone: config.zone.clone(),
+            peer: config
+                .fleet
+                .as_ref()
+                .map(|fleet| fleet.advertise.unwrap_or(fleet.peer)),
+            session: config.session,
             key: key.clone(),
             engines: engines.clone(),
             traffic: traffic.clone(),

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hydrant_contracts::{Code, Error, Identity, Instance, InstanceId, InstanceState};
-use hydrant_ports::{EngineError, ErrorKind, Expect, Key};
-use hydrant_runtime::{Backoff, Clock, Shutdown};
+use hydrant_ports::{EngineError, ErrorKind, Key};
+use hydrant_runtime::{Clock, Shutdown};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::entries::{Entries, Written};
 use crate::identity::invalid;
 use crate::leases::{Lease, Leases, gone};
-use crate::session::{Presence, Sessions};
 use crate::table::{Table, instance_key};
 use crate::traffic::Traffic;
 
@@ -26,9 +26,9 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(600);
 /// How often a drain looks whether the last request is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
-/// How long the removal of an instance is tried when coordination does not answer. After that the
-/// entry is gone with the node's session.
-const REMOVE_WITHIN: Duration = Duration::from_secs(60);
+/// How long a registration, or a change of one, waits for coordination. After that it is known to
+/// this node alone for the time being.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the owner of a registration is told.
 pub(crate) enum Told {
@@ -42,7 +42,7 @@ pub(crate) type Events = mpsc::Receiver<Result<Told, Error>>;
 
 /// Every registration of this node.
 pub(crate) struct Registrations {
-    presence: Arc<Presence>,
+    entries: Arc<Entries>,
     table: Arc<Table>,
     traffic: Arc<dyn Traffic>,
     leases: Leases,
@@ -50,30 +50,34 @@ pub(crate) struct Registrations {
     server: String,
     /// The node's own ports: an instance there would send requests in a circle.
     own_ports: Vec<u16>,
-    live: Mutex<HashMap<InstanceId, Arc<Registration>>>,
+    /// Held while the table and coordination are told, so that both hear it in one order.
+    live: Mutex<HashMap<InstanceId, Live>>,
     shutdown: Shutdown,
 }
 
 struct Registration {
+    id: InstanceId,
     key: Key,
     lease_id: String,
     owner: Identity,
-    /// Held while the key is written, so that writes of one instance stay in order.
-    held: tokio::sync::Mutex<Held>,
     replaced: watch::Sender<bool>,
 }
 
-struct Held {
+/// The registration of an instance that counts, and what the instance is now.
+struct Live {
+    registration: Arc<Registration>,
     instance: Instance,
-    /// It may have been written.
-    begun: bool,
-    /// Nothing is written any more.
-    ended: bool,
+}
+
+/// What has been told to the table and to coordination.
+struct Telling {
+    change: u64,
+    written: Written,
 }
 
 /// What registrations need from the rest of the node.
 pub(crate) struct Parts {
-    pub(crate) presence: Arc<Presence>,
+    pub(crate) entries: Arc<Entries>,
     pub(crate) table: Arc<Table>,
     pub(crate) traffic: Arc<dyn Traffic>,
     pub(crate) leases: Leases,
@@ -86,7 +90,7 @@ pub(crate) struct Parts {
 impl Registrations {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
-            presence: parts.presence,
+            entries: parts.entries,
             table: parts.table,
             traffic: parts.traffic,
             leases: parts.leases,
@@ -117,11 +121,11 @@ impl Registrations {
         let lease = self
             .leases
             .grant(owner, crate::leases::ttl(asked_ttl_ms, DEFAULT_TTL))?;
-        let registration = Arc::new(Registration::new(owner, &lease, instance)?);
+        let registration = Arc::new(Registration::new(owner, &lease, &instance)?);
         let (events, told) = mpsc::channel(8);
         let all = self.clone();
         self.shutdown
-            .spawn(async move { all.hold(&registration, &lease, &events).await });
+            .spawn(async move { all.hold(&registration, instance, &lease, &events).await });
         Ok(told)
     }
 
@@ -156,7 +160,7 @@ impl Registrations {
         id: &InstanceId,
         timeout: Duration,
     ) -> Result<u64, Error> {
-        let registration = self.live().get(id).cloned();
+        let registration = self.live().get(id).map(|live| live.registration.clone());
         match registration {
             Some(registration) => self.drain_registration(&registration, timeout).await,
             None => Ok(0),
@@ -171,8 +175,7 @@ impl Registrations {
         let until = Instant::now() + timeout.min(LONGEST_DRAIN);
         self.change(registration, InstanceState::Draining, "")
             .await?;
-        let id = registration.held.lock().await.instance.id.clone();
-        Ok(self.finished(&id, until).await)
+        Ok(self.finished(&registration.id, until).await)
     }
 
     /// Waits until no request is in flight: seen twice, since a request that was decided by the
@@ -193,30 +196,35 @@ impl Registrations {
     async fn hold(
         &self,
         registration: &Arc<Registration>,
+        instance: Instance,
         lease: &Lease,
         events: &mpsc::Sender<Result<Told, Error>>,
     ) {
-        let mut sessions = self.presence.changes();
-        let begun = match self.enter(registration).await {
-            Ok(()) => self.put(registration).await,
-            Err(error) => Err(error),
-        };
-        let last = match begun {
+        let last = match self.begin(registration, instance).await {
             Ok(()) => {
                 let registered = Told::Registered {
                     lease_id: lease.id.clone(),
                     ttl_ms: lease.ttl_ms(),
                 };
                 let _ = events.send(Ok(registered)).await;
-                self.live_on(registration, lease, events, &mut sessions)
-                    .await
+                self.live_on(registration, lease, events).await
             }
             Err(error) => Some(Err(error)),
         };
-        self.leave(registration).await;
+        self.leave(registration);
         if let Some(last) = last {
             let _ = events.try_send(last);
         }
+    }
+
+    /// Enters the instance; returns when this node's router knows, and coordination if it is there.
+    async fn begin(
+        &self,
+        registration: &Arc<Registration>,
+        instance: Instance,
+    ) -> Result<(), Error> {
+        let telling = self.enter(registration, instance)?;
+        self.heard(telling).await
     }
 
     /// Waits for the end of a registration, and tells its owner of it.
@@ -225,7 +233,6 @@ impl Registrations {
         registration: &Registration,
         lease: &Lease,
         events: &mpsc::Sender<Result<Told, Error>>,
-        sessions: &mut Sessions,
     ) -> Option<Result<Told, Error>> {
         let mut replaced = registration.replaced.subscribe();
         tokio::select! {
@@ -235,62 +242,40 @@ impl Registrations {
             _ = replaced.wait_for(|replaced| *replaced) => Some(Ok(Told::Stop {
                 reason: "a newer registration of this instance took over".into(),
             })),
-            () = self.put_with_each_session(registration, sessions) => None,
-        }
-    }
-
-    async fn put_with_each_session(&self, registration: &Registration, sessions: &mut Sessions) {
-        while sessions.changed().await.is_ok() {
-            self.put_again(registration).await;
         }
     }
 
     /// Takes the place of an older registration of the same instance, if there is one.
-    async fn enter(&self, registration: &Arc<Registration>) -> Result<(), Error> {
-        let id = registration.held.lock().await.instance.id.clone();
-        let older = {
-            let mut live = self.live();
-            match live.get(&id) {
-                Some(older) if older.owner != registration.owner => {
-                    return Err(taken(&id, &older.owner));
-                }
-                _ => live.insert(id, registration.clone()),
+    fn enter(
+        &self,
+        registration: &Arc<Registration>,
+        instance: Instance,
+    ) -> Result<Telling, Error> {
+        let id = &registration.id;
+        let mut all = self.live();
+        if let Some(older) = all.get(id) {
+            if older.registration.owner != registration.owner {
+                return Err(taken(id, &older.registration.owner));
             }
+            older.registration.replaced.send_replace(true);
+        }
+        let live = Live {
+            registration: registration.clone(),
+            instance,
         };
-        if let Some(older) = older {
-            older.held.lock().await.ended = true;
-            older.replaced.send_replace(true);
-        }
-        Ok(())
+        let telling = self.tell(&live)?;
+        all.insert(id.clone(), live);
+        Ok(telling)
     }
 
-    /// Removes what `enter` and `put` have made. A newer registration that took over has ended
-    /// this one, and waits for the lock before it writes: its entry is never removed.
-    async fn leave(&self, registration: &Arc<Registration>) {
-        let mut held = registration.held.lock().await;
-        let is_ours = held.begun && !held.ended;
-        held.ended = true;
-        if is_ours {
-            let removed = self.remove(&registration.key);
-            if tokio::time::timeout(REMOVE_WITHIN, removed).await.is_err() {
-                tracing::warn!(key = %registration.key, "cannot remove an instance");
-            }
-        }
-        let mut live = self.live();
-        let place = live.get(&held.instance.id);
-        if place.is_some_and(|now| Arc::ptr_eq(now, registration)) {
-            live.remove(&held.instance.id);
-        }
-    }
-
-    async fn remove(&self, key: &Key) {
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
-        while let Err(error) = self.presence.coordination.delete(key, Expect::Any).await {
-            if error.kind != ErrorKind::Unavailable {
-                tracing::warn!(%key, %error, "cannot remove an instance");
-                return;
-            }
-            tokio::time::sleep(backoff.next_wait()).await;
+    /// Removes what `enter` has made, unless a newer registration took over.
+    fn leave(&self, registration: &Arc<Registration>) {
+        let mut all = self.live();
+        let now = all.get(&registration.id);
+        if now.is_some_and(|now| Arc::ptr_eq(&now.registration, registration)) {
+            all.remove(&registration.id);
+            self.table.set_own(&registration.key, None);
+            let _ = self.entries.set(&registration.key, None);
         }
     }
 
@@ -300,63 +285,50 @@ impl Registrations {
         state: InstanceState,
         detail: &str,
     ) -> Result<(), Error> {
-        {
-            let mut held = registration.held.lock().await;
-            if held.instance.state != state {
-                held.instance.since_unix_ms = self.clock.unix_ms();
+        let telling = {
+            let mut all = self.live();
+            let now = all.get_mut(&registration.id);
+            let live = now
+                .filter(|now| std::ptr::eq(&*now.registration, registration))
+                .ok_or_else(gone)?;
+            if live.instance.state != state {
+                live.instance.since_unix_ms = self.clock.unix_ms();
             }
-            held.instance.state = state;
-            held.instance.detail = detail.chars().take(500).collect();
-        }
-        self.put(registration).await
-    }
-
-    /// Writes the instance as it is now, and returns when this node's router knows.
-    async fn put(&self, registration: &Registration) -> Result<(), Error> {
-        let revision = {
-            let mut held = registration.held.lock().await;
-            if held.ended {
-                return Err(gone());
-            }
-            // Before the write: whoever asked for it may go away in its midst.
-            held.begun = true;
-            self.write(&registration.key, &held.instance).await?
+            live.instance.state = state;
+            live.instance.detail = detail.chars().take(500).collect();
+            self.tell(live)?
         };
-        self.table.shows(&registration.key, revision).await;
-        Ok(())
+        self.heard(telling).await
     }
 
-    async fn put_again(&self, registration: &Registration) {
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
-        while let Err(error) = self.put(registration).await {
-            // Without a session there is nothing to write to; the next one brings us back here.
-            if !error.retryable || self.presence.session().is_err() {
-                return;
-            }
-            tracing::warn!(key = %registration.key, %error, "cannot register an instance again");
-            tokio::time::sleep(backoff.next_wait()).await;
-        }
-    }
-
-    async fn write(&self, key: &Key, instance: &Instance) -> Result<u64, EngineError> {
-        let value = serde_json::to_vec(instance).map_err(|error| {
+    /// Tells the table and coordination what an instance is now.
+    fn tell(&self, live: &Live) -> Result<Telling, Error> {
+        let value = serde_json::to_vec(&live.instance).map_err(|error| {
             EngineError::new(ErrorKind::Corrupt, "cannot write an instance").caused_by(error)
         })?;
-        let session = self.presence.session()?;
-        let put = || session.put_ephemeral(key, value.clone().into(), Expect::Any);
-        match put().await {
-            // A session of the past still owns it, as that of a node that was restarted.
-            Err(error) if error.kind == ErrorKind::Conflict => {
-                self.presence.coordination.delete(key, Expect::Any).await?;
-                put().await
-            }
-            written => written,
-        }
+        let (key, instance) = (&live.registration.key, Arc::new(live.instance.clone()));
+        Ok(Telling {
+            change: self.table.set_own(key, Some(instance)),
+            written: self.entries.set(key, Some(value.into())),
+        })
+    }
+
+    /// Waits until this node's router knows what was told, and coordination, if it is there. With
+    /// it away the instance is routed on this server, and the other ones hear of it later.
+    async fn heard(&self, telling: Telling) -> Result<(), Error> {
+        telling
+            .written
+            .settled(WRITTEN_WITHIN)
+            .await
+            .map_err(elsewhere)?;
+        self.table.shows(telling.change).await;
+        Ok(())
     }
 
     fn of_lease(&self, owner: &Identity, lease_id: &str) -> Result<Arc<Registration>, Error> {
         self.live()
             .values()
+            .map(|live| &live.registration)
             .find(|live| live.lease_id == lease_id && live.owner == *owner)
             .cloned()
             .ok_or_else(gone)
@@ -375,26 +347,35 @@ impl Registrations {
         Ok(())
     }
 
-    fn live(&self) -> MutexGuard<'_, HashMap<InstanceId, Arc<Registration>>> {
+    fn live(&self) -> MutexGuard<'_, HashMap<InstanceId, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Registration {
-    fn new(owner: &Identity, lease: &Lease, instance: Instance) -> Result<Self, Error> {
+    fn new(owner: &Identity, lease: &Lease, instance: &Instance) -> Result<Self, Error> {
         let key = instance_key(&instance.service, instance.id.as_str())
             .map_err(|error| invalid("invalid_name", error.to_string()))?;
         Ok(Self {
+            id: instance.id.clone(),
             key,
             lease_id: lease.id.clone(),
             owner: owner.clone(),
-            held: tokio::sync::Mutex::new(Held {
-                instance,
-                begun: false,
-                ended: false,
-            }),
             replaced: watch::Sender::new(false),
         })
+    }
+}
+
+/// What a refusal of coordination means for who registers.
+fn elsewhere(error: Error) -> Error {
+    match error.code {
+        Code::Aborted => Error::new(
+            Code::AlreadyExists,
+            "instance_exists",
+            "an instance of this id is registered with the node of another server",
+        )
+        .mend("make another id"),
+        _ => error,
     }
 }
 

@@ -1,41 +1,84 @@
-//! The node's own presence in coordination: one session at a time, opened again when it is lost.
+//! The node's own presence in coordination: one session at a time, opened again when it is lost,
+//! and the name of its server under it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hydrant_contracts::ServerName;
+use hydrant_contracts::Server;
 use hydrant_ports::coordination::{Coordination, Session, SessionState};
-use hydrant_ports::{EngineError, ErrorKind};
+use hydrant_ports::{Change, EngineError, ErrorKind, Watch};
 use hydrant_runtime::{Backoff, Shutdown};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-/// How long an engine on another machine waits for a silent node.
-const SESSION_TTL: Duration = Duration::from_secs(10);
+use crate::error::StartError;
+use crate::servers::{Name, Refused};
+
+/// Nodes that lost their sessions together, as with an engine that was restarted, do not come back
+/// in the same moment: each waits up to this long.
+const JITTER: Duration = Duration::from_millis(250);
 
 /// The session of the moment, or that there is none.
 pub(crate) type Sessions = watch::Receiver<Option<Arc<dyn Session>>>;
 
+/// How the node stands with coordination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// There is a session, and the engine answers.
+    Present,
+    /// There is none, or the engine does not answer. What the session held may still be there.
+    Away {
+        /// Since when.
+        since: Instant,
+    },
+    /// Another node has the name of this server. This one opens no session any more.
+    Withdrawn {
+        /// Which one.
+        holder: String,
+    },
+}
+
 /// The node's session. What hung on a lost one must be put again by whoever put it.
 pub(crate) struct Presence {
     pub(crate) coordination: Arc<dyn Coordination>,
-    /// The server, as the owner of its sessions.
-    owner: ServerName,
+    server: Server,
+    name: Name,
+    ttl: Duration,
     current: watch::Sender<Option<Arc<dyn Session>>>,
+    standing: watch::Sender<Standing>,
 }
 
 impl Presence {
+    /// Opens the first session and takes the name of the server. `ttl` is how long an engine on
+    /// another machine waits for a silent node.
     pub(crate) async fn open(
         coordination: Arc<dyn Coordination>,
-        owner: &ServerName,
-    ) -> Result<Self, EngineError> {
-        let session = coordination
-            .open_session(owner.as_str(), SESSION_TTL)
-            .await?;
-        Ok(Self {
+        server: Server,
+        ttl: Duration,
+    ) -> Result<Self, StartError> {
+        let engine = |source| StartError::Engine {
+            port: "coordination",
+            source,
+        };
+        let presence = Self {
+            name: Name::new(&server).map_err(engine)?,
             coordination,
-            owner: owner.clone(),
-            current: watch::Sender::new(Some(session.into())),
-        })
+            server,
+            ttl,
+            current: watch::Sender::new(None),
+            standing: watch::Sender::new(Standing::Present),
+        };
+        match presence.open_once().await {
+            Ok(session) => presence.current.send_replace(Some(session)),
+            Err(Refused::Engine(error)) => return Err(engine(error)),
+            Err(Refused::Taken(holder)) => {
+                return Err(StartError::NameTaken {
+                    server: presence.server.name,
+                    holder,
+                });
+            }
+        };
+        Ok(presence)
     }
 
     /// The session, or `Unavailable` while there is none.
@@ -53,20 +96,27 @@ impl Presence {
         self.current.subscribe()
     }
 
-    /// Opens the session again as often as it is lost. Ends with the node.
+    /// How the node stands with coordination now, and when that changes.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Resolves when the node has withdrawn; says who has the name.
+    pub(crate) async fn withdrawn(&self) -> String {
+        let mut standing = self.standing.subscribe();
+        let is_final = |standing: &Standing| matches!(standing, Standing::Withdrawn { .. });
+        match standing.wait_for(is_final).await.as_deref() {
+            Ok(Standing::Withdrawn { holder }) => holder.clone(),
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Opens the session again as often as it is lost. Ends with the node, and when another one
+    /// has taken the name of this server.
     pub(crate) async fn keep(&self, shutdown: &Shutdown) {
-        loop {
-            tokio::select! {
-                () = shutdown.begun() => return,
-                () = self.lost() => {}
-            }
-            tracing::warn!("the session with coordination is lost");
-            self.current.send_replace(None);
-            tokio::select! {
-                () = shutdown.begun() => return,
-                session = self.open_again() => self.current.send_replace(Some(session)),
-            };
-            tracing::info!("there is a session with coordination again");
+        tokio::select! {
+            () = shutdown.begun() => {}
+            holder = self.until_replaced() => self.withdraw(holder).await,
         }
     }
 
@@ -78,24 +128,123 @@ impl Presence {
         }
     }
 
-    async fn lost(&self) {
-        if let Ok(session) = self.session() {
-            lost(&*session).await;
+    /// Keeps a session until another node has the name; tells which.
+    async fn until_replaced(&self) -> String {
+        loop {
+            if let Ok(session) = self.session() {
+                tokio::select! {
+                    () = self.lost(&*session) => {}
+                    holder = self.guard_name(&*session) => return holder,
+                }
+            }
+            tracing::warn!("the session with coordination is lost");
+            self.current.send_replace(None);
+            self.away();
+            match self.open_again().await {
+                Ok(session) => self.current.send_replace(Some(session)),
+                Err(holder) => return holder,
+            };
+            self.standing.send_replace(Standing::Present);
+            tracing::info!("there is a session with coordination again");
         }
     }
 
-    async fn open_again(&self) -> Arc<dyn Session> {
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+    async fn withdraw(&self, holder: String) {
+        tracing::error!(server = %self.server.name, holder,
+            "another node has the name of this server; this one withdraws from the fleet");
+        self.standing.send_replace(Standing::Withdrawn { holder });
+        self.close().await;
+    }
+
+    /// Resolves when the session is lost, and notes meanwhile how it is.
+    async fn lost(&self, session: &dyn Session) {
+        let mut state = session.state();
         loop {
-            let opened = self
-                .coordination
-                .open_session(self.owner.as_str(), SESSION_TTL);
-            match opened.await {
-                Ok(session) => return session.into(),
-                Err(error) => tracing::warn!(%error, "cannot open a session with coordination"),
+            let now = *state.borrow_and_update();
+            match now {
+                SessionState::Connected => {
+                    self.standing.send_if_modified(|standing| {
+                        let was_away = *standing != Standing::Present;
+                        *standing = Standing::Present;
+                        was_away
+                    });
+                }
+                SessionState::Suspended => self.away(),
+                SessionState::Lost => return,
+            }
+            // An engine that tells no more has lost it, too.
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn away(&self) {
+        self.standing.send_if_modified(|standing| {
+            let was_present = *standing == Standing::Present;
+            if was_present {
+                *standing = Standing::Away {
+                    since: Instant::now(),
+                };
+            }
+            was_present
+        });
+    }
+
+    /// Watches the entry of this server, answers who asks for it, and resolves when another node
+    /// has taken it.
+    async fn guard_name(&self, session: &dyn Session) -> String {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        let below = self.name.key().as_str().parse().expect("a key is a prefix");
+        loop {
+            match self.coordination.watch(&below).await {
+                Ok(watch) => {
+                    backoff.reset();
+                    if let Some(holder) = self.until_taken(watch, session).await {
+                        return holder;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "cannot watch the entry of this server"),
             }
             tokio::time::sleep(backoff.next_wait()).await;
         }
+    }
+
+    async fn until_taken(&self, mut watch: Watch, session: &dyn Session) -> Option<String> {
+        loop {
+            let entries = match watch.next().await? {
+                Change::All(entries) => entries,
+                Change::Put(entry) => vec![entry],
+                Change::Removed(_) => continue,
+            };
+            for entry in entries {
+                if let Some(holder) = self.name.sees(&entry, session).await {
+                    return Some(holder);
+                }
+            }
+        }
+    }
+
+    /// Tries until there is a session again, or another node has the name.
+    async fn open_again(&self) -> Result<Arc<dyn Session>, String> {
+        let mut backoff = Backoff::new(JITTER, Duration::from_secs(5));
+        loop {
+            tokio::time::sleep(backoff.next_wait()).await;
+            match self.open_once().await {
+                Ok(session) => return Ok(session),
+                Err(Refused::Taken(holder)) => return Err(holder),
+                Err(Refused::Engine(error)) => {
+                    tracing::warn!(%error, "cannot open a session with coordination");
+                }
+            }
+        }
+    }
+
+    async fn open_once(&self) -> Result<Arc<dyn Session>, Refused> {
+        let owner = self.server.name.as_str();
+        let session = self.coordination.open_session(owner, self.ttl).await?;
+        self.name.take(&*self.coordination, &*session).await?;
+        Ok(session.into())
     }
 }
 

@@ -9,8 +9,9 @@ use hydrant_contracts::{Error, Instance, InstanceId, InstanceState, Pattern};
 use tokio::sync::watch;
 
 use super::{LocalApi, pattern, told};
+use crate::instances::{Instances, OfService};
 use crate::registration::Told;
-use crate::table::Instances;
+use crate::table::View;
 
 impl proto::Registry for LocalApi {
     async fn register_instance(
@@ -74,12 +75,9 @@ impl proto::Registry for LocalApi {
         request: ServiceRequest<'_, proto::DiscoverRequest>,
     ) -> ServiceResult<proto::DiscoverResponse> {
         self.identify(&context)?;
-        let found = matching(&self.table.instances(), &pattern(request.pattern)?);
+        let found = matching(&self.table.view().instances, &pattern(request.pattern)?);
         Response::ok(proto::DiscoverResponse {
-            instances: found
-                .values()
-                .map(|instance| (&**instance).into())
-                .collect(),
+            instances: found.into_values().map(|found| (&*found).into()).collect(),
             ..Default::default()
         })
     }
@@ -121,8 +119,7 @@ type ById = BTreeMap<InstanceId, Arc<Instance>>;
 
 fn matching(instances: &Instances, pattern: &Pattern) -> ById {
     instances
-        .values()
-        .map(|known| &known.instance)
+        .iter()
         .filter(|instance| pattern.matches(&instance.service, instance.id.as_str()))
         .map(|instance| (instance.id.clone(), instance.clone()))
         .collect()
@@ -130,10 +127,10 @@ fn matching(instances: &Instances, pattern: &Pattern) -> ById {
 
 /// All that matches, then a change at a time. A slow watcher skips what is history by now.
 fn changes(
-    table: watch::Receiver<Option<Arc<Instances>>>,
+    table: watch::Receiver<View>,
     pattern: Pattern,
 ) -> impl Stream<Item = Result<proto::WatchInstancesEvent, Error>> {
-    let known: Option<ById> = None;
+    let known: Option<Instances> = None;
     let pending = VecDeque::new();
     futures::stream::unfold(
         (table, known, pending),
@@ -144,11 +141,10 @@ fn changes(
                     if known.is_some() {
                         table.changed().await.ok()?;
                     }
-                    let instances = table.borrow_and_update().clone().unwrap_or_default();
-                    let now = matching(&instances, &pattern);
+                    let now = table.borrow_and_update().instances.clone();
                     pending = match &known {
-                        None => VecDeque::from([all(&now)]),
-                        Some(before) => difference(before, &now),
+                        None => VecDeque::from([all(&matching(&now, &pattern))]),
+                        Some(before) => difference(before, &now, &pattern),
                     };
                     known = Some(now);
                 }
@@ -172,13 +168,34 @@ fn all(now: &ById) -> Event {
     .into()
 }
 
-fn difference(before: &ById, now: &ById) -> VecDeque<Event> {
-    let removed = before.keys().filter(|id| !now.contains_key(*id));
-    let put = now
-        .iter()
-        .filter(|(id, instance)| before.get(*id) != Some(*instance));
-    removed
-        .map(|id| Event::Removed(id.to_string()))
-        .chain(put.map(|(_, instance)| proto::Instance::from(&**instance).into()))
+/// What changed, of the services that did: the others are shared between the two.
+fn difference(before: &Instances, now: &Instances, pattern: &Pattern) -> VecDeque<Event> {
+    let none = Arc::new(OfService::new());
+    let gone = before.services().filter(|(id, _)| now.of(id).is_none());
+    let gone = gone.map(|(_, was)| (was, &none));
+    let changed = now
+        .services()
+        .map(|(id, is)| (before.of(id).unwrap_or(&none), is));
+    gone.chain(changed)
+        .filter(|(was, is)| !Arc::ptr_eq(was, is))
+        .flat_map(|(was, is)| of_service(was, is, pattern))
         .collect()
+}
+
+fn of_service<'a>(
+    was: &'a OfService,
+    is: &'a OfService,
+    pattern: &'a Pattern,
+) -> impl Iterator<Item = Event> + 'a {
+    let matches =
+        |instance: &Arc<Instance>| pattern.matches(&instance.service, instance.id.as_str());
+    let removed = was
+        .iter()
+        .filter(move |(id, instance)| matches(instance) && !is.contains_key(*id));
+    let put = is
+        .iter()
+        .filter(move |(id, instance)| matches(instance) && was.get(*id) != Some(*instance));
+    removed
+        .map(|(id, _)| Event::Removed(id.to_string()))
+        .chain(put.map(|(_, instance)| proto::Instance::from(&**instance).into()))
 }

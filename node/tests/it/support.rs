@@ -44,6 +44,9 @@ impl Server {
         let traffic = Arc::new(Counted::default());
         let agent = Agent::start(Parts {
             server: "one".parse().unwrap(),
+            zone: "a".parse().unwrap(),
+            peer: None,
+            session: SOON,
             key: key.clone(),
             engines: engines.clone(),
             traffic: traffic.clone(),
