@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Read and write shared state
     State(StateArgs),
+    /// Make the certificates and keys that a fleet of several servers needs
+    Ca(CaArgs),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
     /// The services that come with the binary; started by `up`
@@ -244,6 +246,83 @@ pub(crate) enum StateCommand {
         /// The key, without its namespace
         key: String,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hydrant ca init                        an authority in the folder fleet
+  hydrant ca issue one                   credentials of the server `one`, in fleet/one
+  scp -r fleet/one one:/etc/hydrant/     keep fleet itself away from servers")]
+pub(crate) struct CaArgs {
+    #[command(subcommand)]
+    pub(crate) command: CaCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaCommand {
+    /// Make an authority and the key of the fleet's tokens
+    Init {
+        /// Its folder
+        #[arg(value_name = "DIR", default_value = FLEET, value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// How many days it lasts
+        #[arg(long, value_name = "N", default_value_t = 3650, value_parser = days())]
+        days: u32,
+        /// Begin with the tokens of a node that is there: the file `key` of its data folder
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        token_key: Option<PathBuf>,
+    },
+    /// Make the credentials folder of a server
+    Issue {
+        /// The name of the server, as [node] `server` says it
+        #[arg(value_name = "SERVER")]
+        server: String,
+        /// The folder of the authority
+        #[arg(long, value_name = "DIR", default_value = FLEET, value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// Where to put it [default: DIR/SERVER]
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        out: Option<PathBuf>,
+        /// An IP address that the certificate names too; may be given more than once
+        #[arg(long = "address", value_name = "IP")]
+        addresses: Vec<std::net::IpAddr>,
+        /// How many days it lasts
+        #[arg(long, value_name = "N", default_value_t = 365, value_parser = days())]
+        days: u32,
+        /// Replace credentials that are there
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Make a new authority, which takes over from the one that is there
+    Rotate {
+        /// The folder of the authority
+        #[arg(value_name = "DIR", default_value = FLEET, value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// How many days it lasts
+        #[arg(long, value_name = "N", default_value_t = 3650, value_parser = days())]
+        days: u32,
+    },
+    /// End a rotation: the old authority is believed no more
+    Retire {
+        /// The folder of the authority
+        #[arg(value_name = "DIR", default_value = FLEET, value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+    /// Show authorities and certificates, and when they end
+    Show {
+        /// The folder of the authority
+        #[arg(value_name = "DIR", default_value = FLEET, value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+}
+
+/// The folder of an authority when none is named.
+const FLEET: &str = "fleet";
+
+/// For how many days a certificate may be good.
+fn days() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=36_500)
 }
 
 #[derive(Debug, Args)]

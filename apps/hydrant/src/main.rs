@@ -7,6 +7,7 @@ mod commands;
 mod config;
 mod data;
 mod failure;
+mod fleet;
 mod output;
 
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod builtin;
+mod ca;
 mod call;
 pub(crate) mod completions;
 mod explain;
@@ -37,6 +38,7 @@ pub(crate) async fn dispatch(cli: Cli, output: &Output) -> Result<()> {
         Command::Scale(args) => scale::run(global, &args, output).await,
         Command::Token(args) => token::run(global, &args, output).await,
         Command::State(args) => state::run(global, &args, output).await,
+        Command::Ca(args) => ca::run(args.command, output),
         Command::Completions(args) => completions::run(&args, output),
         Command::Builtin(args) => builtin::run(args.service).await,
     }
