@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hydrant_contracts::{ServerName, ServiceId, Version, ZoneName};
-use hydrant_node::{Node, NodeConfig, ServiceSpec, StartError};
+use hydrant_node::{FleetConfig, Node, NodeConfig, ServiceSpec, StartError};
+use rustls::pki_types::UnixTime;
 
 use crate::cli::Builtin;
 use crate::config::{File, Fleet};
 use crate::data::{Held, RunningNode};
 use crate::failure::{Failure, Result, wrong};
+use crate::fleet::credentials::Credentials;
 use engines::{CoordinationEngine, Opened, StateEngine};
 
 /// How long each built-in service may take to stop.
@@ -63,12 +65,14 @@ pub(crate) struct Running {
     held: Held,
     server: ServerName,
     zone: ZoneName,
+    peer: Option<SocketAddr>,
 }
 
 /// Starts a node with its engines, and the built-in services when they are wanted.
 pub(crate) async fn start(settings: Settings, builtin: bool) -> Result<Running> {
     let held = Held::take(&settings.data)?;
     let (server, zone) = (settings.server.clone(), settings.zone.clone());
+    let peer = settings.fleet.as_ref().map(Fleet::peer);
     let (config, coordination, state) = node_config(settings, held.path(), builtin)?;
     let opened = Opened::open(coordination, state, held.path()).await?;
     let node = match Node::start(config, opened.engines()).await {
@@ -84,6 +88,7 @@ pub(crate) async fn start(settings: Settings, builtin: bool) -> Result<Running> 
         held,
         server,
         zone,
+        peer,
     };
     running.held.announce(&running.addresses())?;
     Ok(running)
@@ -96,7 +101,7 @@ impl Running {
             pid: std::process::id(),
             public: self.node.public_addr(),
             local: self.node.local_addr(),
-            peer: None,
+            peer: self.peer,
             server: self.server.clone(),
             zone: self.zone.clone(),
         }
@@ -119,7 +124,13 @@ fn node_config(
     data: &Path,
     builtin: bool,
 ) -> Result<(NodeConfig, CoordinationEngine, StateEngine)> {
+    let fleet = settings.fleet.as_ref();
+    let fleet = fleet.map(|fleet| fleet_config(fleet, &settings.server));
+    let session = settings.fleet.as_ref().and_then(Fleet::session);
     let mut config = NodeConfig::new(settings.server, data);
+    config.zone = settings.zone;
+    config.fleet = fleet.transpose()?;
+    config.session = session.unwrap_or(config.session);
     config.public = settings.public;
     config.local = settings.local;
     config.workers = settings.workers.unwrap_or(config.workers);
@@ -131,6 +142,20 @@ fn node_config(
         config.services.extend(own);
     }
     Ok((config, settings.coordination, settings.state))
+}
+
+/// How the node lives with others, with what proves it to them.
+fn fleet_config(fleet: &Fleet, server: &ServerName) -> Result<FleetConfig> {
+    let credentials = Credentials::new(&fleet.credentials, server);
+    if fleet.tls() {
+        credentials.proof(UnixTime::now())?;
+        return Err(wrong("no_tls", "TLS between nodes is not there yet", ""));
+    }
+    Ok(FleetConfig {
+        peer: fleet.peer(),
+        advertise: fleet.advertise(),
+        key: credentials.token_key()?,
+    })
 }
 
 /// The services that come with the binary, as processes of `program`.

@@ -1,7 +1,11 @@
 //! `[fleet]` of the configuration file.
 
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration as Time;
 
+use hydrant_runtime::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -16,16 +20,20 @@ pub(crate) struct Fleet {
     /// The folder that `hydrant ca issue` has made for this server.
     pub(crate) credentials: PathBuf,
     tls: Option<Spanned<bool>>,
+    session: Option<Spanned<Duration>>,
 }
+
+/// The least and the most that others may wait for a silent node.
+const SESSION: RangeInclusive<Time> = Time::from_secs(1)..=Time::from_secs(300);
 
 impl Fleet {
     /// Where the nodes of other servers come in.
-    pub(crate) fn peer(&self) -> std::net::SocketAddr {
+    pub(crate) fn peer(&self) -> SocketAddr {
         self.peer.get_ref().0
     }
 
     /// What others are told, when it is not where the node listens.
-    pub(crate) fn advertise(&self) -> Option<std::net::SocketAddr> {
+    pub(crate) fn advertise(&self) -> Option<SocketAddr> {
         self.advertise.as_ref().map(|address| address.get_ref().0)
     }
 
@@ -35,7 +43,18 @@ impl Fleet {
         self.tls.as_ref().map_or(usual, |tls| *tls.get_ref())
     }
 
+    /// How long the others wait for this node when it is silent, when the file says it.
+    pub(crate) fn session(&self) -> Option<Time> {
+        self.session.as_ref().map(|time| time.get_ref().get())
+    }
+
     pub(super) fn check(&self) -> Result<(), Mistake> {
+        match &self.session {
+            Some(time) if !SESSION.contains(&time.get_ref().get()) => {
+                return Err((time.span().start, "`session` is 1s to 5m".into()));
+            }
+            _ => {}
+        }
         if let Some(tls) = self.tls.as_ref().filter(|_| !self.tls()) {
             if !self.peer().ip().is_loopback() {
                 let message = "without TLS, nodes talk to each other on the loopback only: take this \
