@@ -5,7 +5,7 @@ use crate::clock::Moment;
 use crate::decide::Route;
 use crate::ejection::Standing;
 use crate::peer::Reach;
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{Reason, Refusal, Unsent};
 use crate::snapshot::Instance;
 
 /// How long a request may try an instance that refused, before another may.
@@ -144,7 +144,7 @@ pub fn choose<'s>(
     chooser: Chooser,
     rng: &mut fastrand::Rng,
 ) -> Result<&'s Arc<Instance>, Refusal> {
-    let picked = pick(&route.endpoint.candidates, tried, chooser, rng);
+    let picked = pick(route.candidates(), tried, chooser, rng);
     picked
         .filter(|pick| !pick.is_trial || pick.claim(chooser.now))
         .map(|pick| pick.instance)
@@ -257,7 +257,10 @@ fn less_loaded<'s>(
 }
 
 pub(crate) fn none_left(route: &Route<'_>, tried: &Tried) -> Refusal {
-    let (service, ready) = (&route.service.id, route.endpoint.candidates.len());
+    let (service, ready) = (&route.service.id, route.candidates().len());
+    if let Some(only) = route.only {
+        return only_one_left(only);
+    }
     let message = if tried.is_empty() {
         format!("all {ready} ready instances of {service} refuse connections")
     } else {
@@ -268,6 +271,17 @@ pub(crate) fn none_left(route: &Route<'_>, tried: &Tried) -> Refusal {
     };
     Refusal::new(Reason::NoHealthyInstance, message)
         .mend(format!("`hydrant stats {service}` shows what fails"))
+}
+
+/// The one that the request names takes it not.
+fn only_one_left(only: &Instance) -> Refusal {
+    if let Reach::Peer(peer) = &only.reach {
+        let message = format!("the node of server {} does not answer", peer.name);
+        return Refusal::new(Reason::NoHealthyInstance, message)
+            .mend(format!("look at the node on {}", peer.name));
+    }
+    let message = format!("{} refuses connections", only.info.id);
+    Refusal::new(Reason::NoHealthyInstance, message).unsent(Unsent::Refused)
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
+use std::sync::Arc;
+
 use hydrant_contracts::{Caller, Endpoint as EndpointPath, Identity, ServiceId, Tier};
 
 use crate::path;
-use crate::refusal::{Reason, Refusal, shown};
+use crate::peer::Reach;
+use crate::refusal::{Reason, Refusal, Unsent, shown};
 use crate::snapshot::{Bare, Endpoint, EndpointKind, Instance, Service, Snapshot};
 
 /// Pages of the node that need no token, on the local listener.
@@ -14,6 +17,9 @@ pub enum Listener {
     Public,
     /// For the services of this server: reaches what the caller's tier may call.
     Local,
+    /// For the nodes of other servers: reaches the instance on this server that they name, within
+    /// what the caller's tier may call.
+    Peer,
 }
 
 /// What the decision needs to know of a request.
@@ -27,6 +33,12 @@ pub struct Request<'a> {
     pub method: &'a [u8],
     /// The target in origin form: the path, and the query if there is one.
     pub target: &'a [u8],
+    /// The header `hydrant-server`: whose node is asked. It counts on the local listener, for what
+    /// the node itself answers.
+    pub server: Option<&'a [u8]>,
+    /// The header `hydrant-to`: the instance that another node has chosen. It counts on the peer
+    /// listener, and must be there.
+    pub to: Option<&'a [u8]>,
 }
 
 /// Where a request goes. Which instance serves it, `balance` chooses among the candidates.
@@ -38,6 +50,8 @@ pub struct Route<'s> {
     pub endpoint: &'s Endpoint,
     /// The method was addressed without tier and service, so nothing is cut off.
     pub bare: bool,
+    /// The one instance that it goes to, when the request names it.
+    pub only: Option<&'s Arc<Instance>>,
     /// A repeat is safe: the HTTP method is idempotent, or the endpoint has no side effects.
     pub repeatable: bool,
 }
@@ -53,6 +67,14 @@ impl<'s> Route<'s> {
         target.split_at(strip.min(target.len()))
     }
 
+    /// The ready instances that may serve it.
+    pub fn candidates(&self) -> &'s [Arc<Instance>] {
+        match self.only {
+            Some(only) => std::slice::from_ref(only),
+            None => &self.endpoint.candidates,
+        }
+    }
+
     /// The instance gets the caller's token: only the node's own API, which checks it itself.
     pub fn forwards_token(&self) -> bool {
         self.service.is_node()
@@ -60,6 +82,9 @@ impl<'s> Route<'s> {
 
     /// The same endpoint in a newer snapshot: between two attempts instances come and go.
     pub(crate) fn renewed<'n>(&self, snapshot: &'n Snapshot) -> Option<Route<'n>> {
+        if self.only.is_some() {
+            return None;
+        }
         let service = snapshot.service(&self.service.id)?;
         let name = &*self.endpoint.name;
         let endpoint = match self.endpoint.kind {
@@ -71,6 +96,7 @@ impl<'s> Route<'s> {
             service,
             endpoint: endpoint?,
             bare: self.bare,
+            only: None,
             repeatable: self.repeatable,
         })
     }
@@ -93,32 +119,114 @@ impl<'s> Route<'s> {
 /// unless it refuses.
 pub fn decide<'s>(snapshot: &'s Snapshot, request: &Request<'_>) -> Result<Route<'s>, Refusal> {
     check_form(request)?;
-    let path = path::checked(request.target)?;
-    let (service, endpoint, bare) = match addressed(path) {
-        Some((tier, name, rest)) => {
-            permit(request, tier, name)?;
-            let service = find_service(snapshot, tier, name)?;
-            (service, find_endpoint(service, path, rest)?, false)
-        }
-        None => match snapshot.page(path) {
-            Some((service, page)) => {
-                permit_page(request, page)?;
-                (&**service, page, true)
-            }
-            None => {
-                let (service, method) = find_bare(snapshot, request, path)?;
-                (service, method, true)
-            }
-        },
+    let found = find(snapshot, request);
+    let (service, endpoint, bare) = match request.listener {
+        Listener::Peer => found.map_err(of_another_node)?,
+        _ => found?,
     };
-    if endpoint.candidates.is_empty() {
+    let only = match request.listener {
+        Listener::Peer => Some(instance_asked_for(service, endpoint, request.to)?),
+        Listener::Local if service.is_node() && endpoint.kind != EndpointKind::Page => {
+            node_asked_for(snapshot, request.server)?
+        }
+        _ => None,
+    };
+    if only.is_none() && endpoint.candidates.is_empty() {
         return Err(no_instance(&service.id));
     }
     Ok(Route {
         service,
         endpoint,
         bare,
+        only,
         repeatable: endpoint.no_side_effects || is_idempotent(request.method),
+    })
+}
+
+/// The service, its endpoint, and whether the method stands without tier and service.
+fn find<'s>(
+    snapshot: &'s Snapshot,
+    request: &Request<'_>,
+) -> Result<(&'s Service, &'s Endpoint, bool), Refusal> {
+    let path = path::checked(request.target)?;
+    if let Some((tier, name, rest)) = addressed(path) {
+        permit(request, tier, name)?;
+        let service = find_service(snapshot, tier, name)?;
+        return Ok((service, find_endpoint(service, path, rest)?, false));
+    }
+    if let Some((service, page)) = snapshot.page(path) {
+        permit_page(request, page)?;
+        return Ok((service, page, true));
+    }
+    let (service, method) = find_bare(snapshot, request, path)?;
+    Ok((service, method, true))
+}
+
+/// What another node found, this one may not know yet, or not any more: nothing was sent.
+fn of_another_node(refusal: Refusal) -> Refusal {
+    match refusal.reason {
+        Reason::NoSuchService
+        | Reason::NoSuchEndpoint
+        | Reason::AmbiguousMethod
+        | Reason::NoInstance => {
+            let reason = Reason::NoInstance;
+            Refusal { reason, ..refusal }.unsent(Unsent::Unknown)
+        }
+        _ => refusal,
+    }
+}
+
+/// The instance on this server that another node has chosen. A request that came from there goes
+/// to no third server.
+fn instance_asked_for<'s>(
+    service: &'s Service,
+    endpoint: &Endpoint,
+    to: Option<&[u8]>,
+) -> Result<&'s Arc<Instance>, Refusal> {
+    let Some(to) = to else {
+        let message = "the peer listener is for the nodes of other servers: hydrant-to is missing";
+        let mend = "ask the local or the public listener";
+        return Err(Refusal::new(Reason::BadRequest, message).mend(mend));
+    };
+    let mut own = service
+        .instances
+        .iter()
+        .filter(|instance| matches!(instance.reach, Reach::Own));
+    // Every server has one node, and others don't know what it calls itself.
+    let asked =
+        own.find(|instance| service.is_node() || instance.info.id.as_str().as_bytes() == to);
+    let unsent = |why: Unsent, text: &str| {
+        let message = format!("{} of {} {text}", shown(to), service.id);
+        Refusal::new(Reason::NoInstance, message).unsent(why)
+    };
+    match asked {
+        None => Err(unsent(Unsent::Unknown, "is not on this server")),
+        Some(instance) if !instance.is_ready() => {
+            Err(unsent(Unsent::NotReady, "takes no new requests"))
+        }
+        Some(instance) if !endpoint.has_candidate(instance) => {
+            Err(unsent(Unsent::Unknown, "does not answer this"))
+        }
+        Some(instance) => Ok(instance),
+    }
+}
+
+/// The node of the server that the request names; `None` when that is this one.
+fn node_asked_for<'s>(
+    snapshot: &'s Snapshot,
+    server: Option<&[u8]>,
+) -> Result<Option<&'s Arc<Instance>>, Refusal> {
+    let Some(server) = server else {
+        return Ok(None);
+    };
+    let name = std::str::from_utf8(server).unwrap_or("");
+    if snapshot.is_own_server(name) {
+        return Ok(None);
+    }
+    snapshot.node_of(name).map(Some).ok_or_else(|| {
+        let message = format!("no server {} is in the fleet", shown(server));
+        Refusal::new(Reason::NoSuchServer, message)
+            .mend("`hydrant health` shows the servers that are")
     })
 }
 
@@ -167,11 +275,11 @@ fn permit(request: &Request<'_>, tier: Tier, name: &[u8]) -> Result<(), Refusal>
     let rule = match (request.listener, request.caller) {
         _ if tier == Tier::Api && request.listener == Listener::Public => return Ok(()),
         (Listener::Public, _) => "the public listener reaches the tier api only",
-        (Listener::Local, Caller::Outside) if tier == Tier::Api => return Ok(()),
-        (Listener::Local, Caller::Outside) => "without a token only the tier api can be called",
-        (Listener::Local, Caller::Known(Identity::Operator)) => return Ok(()),
-        (Listener::Local, Caller::Known(_)) if is_node => return Ok(()),
-        (Listener::Local, Caller::Known(Identity::Service(from))) => {
+        (_, Caller::Outside) if tier == Tier::Api => return Ok(()),
+        (_, Caller::Outside) => "without a token only the tier api can be called",
+        (_, Caller::Known(Identity::Operator)) => return Ok(()),
+        (_, Caller::Known(_)) if is_node => return Ok(()),
+        (_, Caller::Known(Identity::Service(from))) => {
             if from.tier.may_call(tier) {
                 return Ok(());
             }
@@ -195,10 +303,12 @@ const fn tier_rule(from: Tier) -> &'static str {
 
 fn permit_page(request: &Request<'_>, page: &Endpoint) -> Result<(), Refusal> {
     let rule = match (request.listener, request.caller) {
-        (Listener::Public, _) => "pages of the node are on the local listener only",
-        (Listener::Local, Caller::Known(_)) => return Ok(()),
-        (Listener::Local, Caller::Outside) if OPEN_PAGES.contains(&&*page.name) => return Ok(()),
-        (Listener::Local, Caller::Outside) => "without a token only /health and /metrics are open",
+        (Listener::Public | Listener::Peer, _) => {
+            "pages of the node are on the local listener only"
+        }
+        (_, Caller::Known(_)) => return Ok(()),
+        (_, Caller::Outside) if OPEN_PAGES.contains(&&*page.name) => return Ok(()),
+        (_, Caller::Outside) => "without a token only /health and /metrics are open",
     };
     Err(refuse_tier(request, &page.name, rule))
 }
@@ -207,7 +317,7 @@ fn refuse_tier(request: &Request<'_>, to: &str, rule: &'static str) -> Refusal {
     let message = format!("{} may not call {to}: {rule}", request.caller);
     let refusal = Refusal::new(Reason::TierRefused, message);
     match (request.listener, request.caller) {
-        (Listener::Local, Caller::Outside) => {
+        (Listener::Local | Listener::Peer, Caller::Outside) => {
             refusal.mend("send the header hydrant-token; HYDRANT_TOKEN has it in every service")
         }
         (Listener::Public, _) => refusal.mend("call it through an api service"),

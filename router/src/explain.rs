@@ -18,7 +18,7 @@ pub struct Request {
     pub method: String,
     /// The path, with its query if it has one.
     pub path: String,
-    /// Its headers. Of these only the token counts.
+    /// Its headers. Of these only the token and the server that is asked count.
     pub headers: Vec<(String, String)>,
     /// Where it would come in.
     pub listener: Listener,
@@ -72,7 +72,7 @@ pub fn explain(
     rng: &mut fastrand::Rng,
 ) -> Explanation {
     let mut identities = Identities::new();
-    let who = match identities.resolve(key, request.token()) {
+    let who = match identities.resolve(key, request.header(header::TOKEN)) {
         Ok(who) => who,
         Err(refusal) => return Explanation::refused("nobody".into(), refusal),
     };
@@ -81,6 +81,8 @@ pub fn explain(
         caller: &who.caller,
         method: request.method.as_bytes(),
         target: request.path.as_bytes(),
+        server: request.header(header::SERVER),
+        to: None,
     };
     match decide::decide(snapshot, &asked) {
         Ok(route) => route_explanation(&route, request, who.text.to_string(), chooser, rng),
@@ -89,10 +91,10 @@ pub fn explain(
 }
 
 impl Request {
-    fn token(&self) -> Option<&[u8]> {
+    fn header(&self, wanted: &str) -> Option<&[u8]> {
         let mut headers = self.headers.iter();
         headers
-            .find(|(name, _)| name.eq_ignore_ascii_case(header::TOKEN))
+            .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
             .map(|(_, value)| value.as_bytes())
     }
 }
@@ -119,7 +121,7 @@ fn route_explanation(
     rng: &mut fastrand::Rng,
 ) -> Explanation {
     let tried = Tried::default();
-    let picked = balance::pick(&route.endpoint.candidates, &tried, chooser, rng);
+    let picked = balance::pick(route.candidates(), &tried, chooser, rng);
     let chosen = picked.map(|picked| picked.instance);
     let refusal = chosen.is_none().then(|| balance::none_left(route, &tried));
     let instances = route.service.instances.iter();
@@ -156,13 +158,12 @@ fn candidate(route: &Route<'_>, instance: &Instance, chooser: Chooser) -> Candid
 }
 
 fn exclusion(route: &Route<'_>, instance: &Instance, now: Moment) -> String {
-    let mut candidates = route.endpoint.candidates.iter();
     if !instance.is_ready() {
         format!("its state is {}", instance.info.state.as_str())
     } else if matches!(instance.reach, Reach::Unreachable) {
         let server = &instance.info.server;
         format!("the node of its server {server} is not known here")
-    } else if !candidates.any(|other| other.live.key() == instance.live.key()) {
+    } else if !route.endpoint.has_candidate(instance) {
         format!("its version does not answer {}", route.endpoint.name)
     } else {
         balance::verdict(instance, &Tried::default(), now)
@@ -172,7 +173,7 @@ fn exclusion(route: &Route<'_>, instance: &Instance, now: Moment) -> String {
 }
 
 fn on_failure(route: &Route<'_>, refused: bool) -> String {
-    let others = route.endpoint.candidates.len().saturating_sub(1);
+    let others = route.candidates().len().saturating_sub(1);
     let repeat = if refused {
         return "nothing is sent; instances that refuse are asked again within 5 seconds".into();
     } else if others == 0 {

@@ -28,11 +28,19 @@ pub struct Snapshot {
     pages: Vec<(Arc<Service>, Arc<str>)>,
     own: Option<ServerName>,
     /// The nodes of other servers.
-    peers: HashMap<ServerName, Arc<Peer>>,
+    peers: HashMap<ServerName, Neighbour>,
     live: HashMap<InstanceId, Arc<Live>>,
     /// No longer registered, but not yet without requests.
     departed: HashMap<InstanceId, Arc<Live>>,
     shared: Arc<Shared>,
+}
+
+/// Another server of the fleet.
+#[derive(Debug)]
+struct Neighbour {
+    peer: Arc<Peer>,
+    /// Its node as an instance of `service/node`, for requests that ask it by its server's name.
+    node: Option<Arc<Instance>>,
 }
 
 /// What all snapshots of a router share.
@@ -149,21 +157,52 @@ impl Snapshot {
         next
     }
 
-    fn next_peers(&self, table: &Table) -> HashMap<ServerName, Arc<Peer>> {
+    fn next_peers(&self, table: &Table) -> HashMap<ServerName, Neighbour> {
         let mut servers = table.servers.iter();
         let own = servers.find(|server| server.name == table.own);
         let own_zone = own.map(|own| &own.zone);
+        let mut instances = table.instances.iter();
+        let own_node = instances
+            .find(|instance| is_node(&instance.service) && instance.server == table.own.as_str());
         let others = table
             .servers
             .iter()
             .filter(|server| server.name != table.own);
-        let peers = others.filter_map(|server| {
+        let neighbours = others.filter_map(|server| {
             let before = self.peers.get(&server.name);
             let (workers, probes) = (self.shared.workers, &self.shared.probes);
-            let peer = Peer::of(server, own_zone, before, workers, probes)?;
-            Some((server.name.clone(), peer))
+            let known = before.map(|before| &before.peer);
+            let peer = Peer::of(server, own_zone, known, workers, probes)?;
+            let node = own_node.and_then(|own| self.node_behind(&peer, own, before));
+            Some((server.name.clone(), Neighbour { peer, node }))
         });
-        peers.collect()
+        neighbours.collect()
+    }
+
+    /// The node of another server answers what this one does.
+    fn node_behind(
+        &self,
+        peer: &Arc<Peer>,
+        own: &contracts::Instance,
+        before: Option<&Neighbour>,
+    ) -> Option<Arc<Instance>> {
+        let before = before.filter(|before| Arc::ptr_eq(&before.peer, peer));
+        if let Some(node) = before.and_then(|before| before.node.as_ref()) {
+            return Some(Arc::clone(node));
+        }
+        let info = contracts::Instance {
+            id: format!("node-{}", peer.name.as_str().replace('.', "-"))
+                .parse()
+                .ok()?,
+            server: peer.name.to_string(),
+            address: peer.address(),
+            ..own.clone()
+        };
+        Some(Arc::new(Instance {
+            live: Live::new(info.address, self.shared.workers, None),
+            info: Arc::new(info),
+            reach: Reach::Peer(Arc::clone(peer)),
+        }))
     }
 
     fn reach(&self, info: &contracts::Instance) -> Reach {
@@ -172,7 +211,9 @@ impl Snapshot {
             return Reach::Own;
         }
         let peer = self.peers.get(info.server.as_str());
-        peer.map_or(Reach::Unreachable, |peer| Reach::Peer(Arc::clone(peer)))
+        peer.map_or(Reach::Unreachable, |neighbour| {
+            Reach::Peer(Arc::clone(&neighbour.peer))
+        })
     }
 
     /// The registered instances by service, and the services that had instances before.
@@ -365,7 +406,16 @@ impl Snapshot {
 
     /// The node of another server.
     pub fn peer(&self, server: &str) -> Option<&Arc<Peer>> {
-        self.peers.get(server)
+        self.peers.get(server).map(|neighbour| &neighbour.peer)
+    }
+
+    /// The node of another server, as an instance of `service/node`.
+    pub(crate) fn node_of(&self, server: &str) -> Option<&Arc<Instance>> {
+        self.peers.get(server)?.node.as_ref()
+    }
+
+    pub(crate) fn is_own_server(&self, server: &str) -> bool {
+        self.own.as_ref().is_some_and(|own| own.as_str() == server)
     }
 
     /// How many workers count requests.
@@ -404,7 +454,7 @@ impl Service {
 
     /// The node's own local API.
     pub fn is_node(&self) -> bool {
-        self.id.tier == Tier::Service && self.id.name.as_str() == NODE_SERVICE
+        is_node(&self.id)
     }
 
     /// A method, by `package.Service/Method`.
@@ -466,6 +516,10 @@ impl Service {
             }
         }
     }
+}
+
+fn is_node(service: &ServiceId) -> bool {
+    service.tier == Tier::Service && service.name.as_str() == NODE_SERVICE
 }
 
 /// What a registered prefix is. One outside of its service's paths is ignored, unless it is a
@@ -560,6 +614,12 @@ impl Endpoint {
             candidates,
             ..*self
         }
+    }
+
+    /// Whether the instance is ready and answers it.
+    pub fn has_candidate(&self, instance: &Instance) -> bool {
+        let mut candidates = self.candidates.iter();
+        candidates.any(|candidate| candidate.live.key() == instance.live.key())
     }
 
     /// How many bytes of the path are cut off before `instance` sees it.

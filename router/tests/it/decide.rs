@@ -61,6 +61,8 @@ fn where_to(snapshot: &Snapshot, listener: Listener, caller: &Caller, target: &s
         caller,
         method: b"GET",
         target: target.as_bytes(),
+        server: None,
+        to: None,
     };
     match decide(snapshot, &request) {
         Ok(route) => {
@@ -158,6 +160,8 @@ fn refusals_name_the_rule() {
             caller,
             method: b"GET",
             target,
+            server: None,
+            to: None,
         };
         decide(&snapshot, &request)
             .unwrap_err()
@@ -249,6 +253,8 @@ fn only_requests_that_may_be_repeated_are_repeatable() {
             caller,
             method,
             target,
+            server: None,
+            to: None,
         };
         decide(&snapshot, &request).unwrap().repeatable
     };
@@ -277,6 +283,8 @@ fn connect_and_options_of_everything_are_refused() {
                 caller,
                 method,
                 target,
+                server: None,
+                to: None,
             },
         )
         .unwrap_err()
@@ -305,6 +313,8 @@ fn versions_with_different_endpoints_get_their_own_requests() {
                 caller,
                 method: b"POST",
                 target,
+                server: None,
+                to: None,
             },
         )
         .unwrap()
@@ -419,6 +429,8 @@ fn a_hundred_thousand_instances_are_built_fast() {
         caller,
         method: b"GET",
         target,
+        server: None,
+        to: None,
     };
     let start = Instant::now();
     for _ in 0..1000 {
@@ -576,6 +588,8 @@ proptest! {
                 caller: &who.caller,
                 method: b"GET",
                 target: TARGETS[case.target].as_bytes(),
+                server: None,
+                to: None,
             };
             let route = decide(&snapshot, &request)?;
             Ok((route, choose(&route, &Tried::default(), chooser, &mut rng)?))
@@ -605,7 +619,7 @@ proptest! {
         let target = [&b"/api/files/"[..], &target].concat();
         for target in [&target[..], &target[11..]] {
             let caller = &Caller::Outside;
-            let request = Request { listener: Listener::Public, caller, method: &method, target };
+            let request = Request { listener: Listener::Public, caller, method: &method, target, server: None, to: None };
             if let Ok(route) = decide(&snapshot, &request) {
                 let (_, seen) = route.split(target, &route.endpoint.candidates[0]);
                 prop_assert!(seen.starts_with(b"/"));
