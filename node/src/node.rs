@@ -46,6 +46,7 @@ impl Node {
         let router = Router::start(hydrant_router::Config {
             public: config.public,
             local: config.local,
+            peer: None,
             workers: config.workers,
             key: key.clone(),
             limits: config.limits.clone(),

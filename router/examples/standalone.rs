@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let router = Router::start(Config {
         public: address(*listen),
         local: address(0),
+        peer: None,
         workers: 1,
         key: TokenKey::new(&[0; 32]),
         limits: Limits::default(),

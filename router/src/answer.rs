@@ -109,6 +109,9 @@ impl Answer {
         if let Style::Grpc(_) = style {
             answer.headers.extend(error.to_grpc_trailers());
         }
+        if let Some((name, value)) = refusal.verdict() {
+            answer.headers.push((name, value.into()));
+        }
         if let Some(seconds) = refusal.retry_after() {
             answer.headers.push(("retry-after", seconds.to_string()));
         }

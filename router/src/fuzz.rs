@@ -4,18 +4,22 @@
 use hydrant_contracts::{Caller, Endpoint};
 
 use crate::decide::{self, Listener};
-use crate::http1::Forward;
 use crate::http1::body::{Body, Framing};
 use crate::http1::head::{fields, parse_request};
 use crate::http1::response::{Onward, parse_response};
+use crate::http1::{Forward, Way};
 use crate::snapshot::Snapshot;
 
 const FORWARD: Forward<'static> = Forward {
-    strip: 0,
+    way: Way {
+        cut: b"",
+        to: None,
+        token: None,
+    },
     client: "127.0.0.1",
     default_host: "localhost",
     caller: "outside",
-    keep_token: false,
+    from_peer: false,
 };
 
 /// A head that is accepted goes on as a head that is read the same.
@@ -81,12 +85,14 @@ pub fn chunks(bytes: &[u8]) {
 /// Any target gets a decision.
 pub fn decide(bytes: &[u8]) {
     let snapshot = Snapshot::empty(1);
-    for listener in [Listener::Public, Listener::Local] {
+    for listener in [Listener::Public, Listener::Local, Listener::Peer] {
         let request = decide::Request {
             listener,
             caller: &Caller::Outside,
             method: b"GET",
             target: bytes,
+            server: None,
+            to: None,
         };
         assert!(
             decide::decide(&snapshot, &request).is_err(),

@@ -21,11 +21,11 @@ use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::decide::Listener;
 use crate::identity::Identities;
+use crate::stream::Stream;
 use crate::worker::Worker;
 
 /// Requests of one connection at a time.
@@ -93,7 +93,7 @@ struct Client {
 /// from it already, beginning with the preface.
 pub(crate) async fn serve(
     worker: Rc<Worker>,
-    stream: TcpStream,
+    stream: Stream,
     read: Vec<u8>,
     address: SocketAddr,
     listener: Listener,
@@ -190,7 +190,7 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks {
 #[derive(Debug)]
 struct Rewound {
     read: Bytes,
-    stream: TcpStream,
+    stream: Stream,
 }
 
 impl AsyncRead for Rewound {

@@ -31,6 +31,11 @@ impl Identities {
         Self { last: None }
     }
 
+    /// The last token that proved who calls.
+    pub(crate) fn token(&self) -> Option<&[u8]> {
+        self.last.as_ref().map(|last| &*last.0)
+    }
+
     /// Who sent a request with this value of the header `hydrant-token`.
     pub fn resolve<'a>(
         &'a mut self,

@@ -15,6 +15,7 @@ use crate::explain::{self, Explanation};
 use crate::snapshot::Snapshot;
 use crate::stats::{self, InstanceStats};
 use crate::table::Table;
+use crate::tls::{PeerTls, Tls, TlsError};
 use crate::worker::{self, Parts, Phase};
 
 /// Connections that wait to be accepted, per listener and worker.
@@ -29,12 +30,24 @@ pub struct Config {
     pub public: SocketAddr,
     /// Where the services of this server come in; port 0 chooses one.
     pub local: SocketAddr,
+    /// Where the nodes of other servers come in; `None` where there are none.
+    pub peer: Option<PeerConfig>,
     /// Event loops, one thread each; at least 1.
     pub workers: usize,
     /// Checks the tokens of callers.
     pub key: TokenKey,
     /// Bounds on sizes, counts and times.
     pub limits: Limits,
+}
+
+/// How a router is reached by the nodes of other servers, and reaches them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Where it listens; port 0 chooses one.
+    pub listen: SocketAddr,
+    /// How nodes prove themselves to each other, the same way in both directions; `None` speaks in
+    /// clear text, which is for the loopback only.
+    pub tls: Option<PeerTls>,
 }
 
 /// Bounds that hold for every connection. Fixed beside these: a head has at most 64 KB and 100
@@ -82,7 +95,7 @@ pub enum StartError {
     /// Another process listens there.
     #[error("the {which} address {address} is in use; choose another with --{which}")]
     InUse {
-        /// `public` or `local`.
+        /// `public`, `local` or `peer`.
         which: &'static str,
         /// The address that was asked for.
         address: SocketAddr,
@@ -90,13 +103,19 @@ pub enum StartError {
     /// The system refuses the address.
     #[error("cannot listen on the {which} address {address}")]
     Listen {
-        /// `public` or `local`.
+        /// `public`, `local` or `peer`.
         which: &'static str,
         /// The address that was asked for.
         address: SocketAddr,
         /// What the system says.
         source: io::Error,
     },
+    /// Between servers nothing goes in clear text.
+    #[error("the peer address {0} is not on the loopback: without TLS nodes listen only there")]
+    InClear(SocketAddr),
+    /// The proofs of the node can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The system gives no thread.
     #[error("cannot start a worker of the router")]
     Thread(#[source] io::Error),
@@ -108,6 +127,7 @@ pub enum StartError {
 pub struct Router {
     public: SocketAddr,
     local: SocketAddr,
+    peer: Option<SocketAddr>,
     key: TokenKey,
     snapshot: Arc<ArcSwap<Snapshot>>,
     /// Held while a snapshot is made from the one before.
@@ -123,11 +143,15 @@ struct Running {
 }
 
 impl Router {
-    /// Binds both listeners and starts the workers. There are no instances yet.
+    /// Binds the listeners and starts the workers. There are no instances yet.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let count = config.workers.max(1);
         let public = bind("public", config.public, count)?;
         let local = bind("local", config.local, count)?;
+        let (peers, tls) = match &config.peer {
+            None => (Vec::new(), None),
+            Some(peer) => (bind_peer(peer, count)?, load(peer)?),
+        };
         let address = |sockets: &[TcpListener], asked: SocketAddr| {
             sockets
                 .first()
@@ -138,12 +162,14 @@ impl Router {
         let mut router = Self {
             public: address(&public, config.public),
             local: address(&local, config.local),
+            peer: config.peer.map(|peer| address(&peers, peer.listen)),
             key: config.key.clone(),
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::empty(count))),
             publishing: Mutex::new(()),
             phase,
             workers: Vec::with_capacity(count),
         };
+        let mut peers = peers.into_iter();
         for (index, (public, local)) in public.into_iter().zip(local).enumerate() {
             let parts = Parts {
                 index,
@@ -152,6 +178,8 @@ impl Router {
                 snapshot: Arc::clone(&router.snapshot),
                 public,
                 local,
+                peer: peers.next(),
+                tls: tls.clone(),
                 phase: router.phase.subscribe(),
             };
             router.workers.push(start_worker(parts)?);
@@ -167,6 +195,11 @@ impl Router {
     /// Where the local listener listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Where the peer listener listens, if there is one.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.peer
     }
 
     /// Routes to the instances of the table and no others from now on. What is known of those that stay is
@@ -240,6 +273,18 @@ fn start_worker(parts: Parts) -> Result<Running, StartError> {
         thread: thread.map_err(StartError::Thread)?,
         ended,
     })
+}
+
+fn bind_peer(peer: &PeerConfig, workers: usize) -> Result<Vec<TcpListener>, StartError> {
+    if peer.tls.is_none() && !peer.listen.ip().is_loopback() {
+        return Err(StartError::InClear(peer.listen));
+    }
+    bind("peer", peer.listen, workers)
+}
+
+fn load(peer: &PeerConfig) -> Result<Option<Arc<Tls>>, TlsError> {
+    let load = |files| Tls::load(files).map(Arc::new);
+    peer.tls.as_ref().map(load).transpose()
 }
 
 /// One listening socket per worker.

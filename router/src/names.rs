@@ -4,10 +4,14 @@
 
 use hydrant_contracts::header;
 
-const OURS: [&str; 8] = [
+const OURS: [&str; 12] = [
     header::CALLER,
     header::TOKEN,
     header::FORWARDED_PREFIX,
+    header::SERVER,
+    header::TO,
+    header::UNSENT,
+    header::BROKEN,
     "content-length",
     "transfer-encoding",
     "x-forwarded-for",

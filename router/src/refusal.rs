@@ -1,7 +1,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use hydrant_contracts::{Code, Error, Fault};
+use hydrant_contracts::{Code, Error, Fault, header};
+
+use crate::instance::ErrorKind;
 
 /// Why the router answers a request itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -10,6 +12,8 @@ pub enum Reason {
     NoSuchEndpoint,
     /// No such service is registered.
     NoSuchService,
+    /// No such server is in the fleet, or its node takes no requests of others.
+    NoSuchServer,
     /// More than one service answers the bare method.
     AmbiguousMethod,
     /// The caller's tier may not call there.
@@ -36,9 +40,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 14] = [
         Reason::NoSuchEndpoint,
         Reason::NoSuchService,
+        Reason::NoSuchServer,
         Reason::AmbiguousMethod,
         Reason::TierRefused,
         Reason::InvalidToken,
@@ -57,6 +62,7 @@ impl Reason {
         match self {
             Reason::NoSuchEndpoint => "no_such_endpoint",
             Reason::NoSuchService => "no_such_service",
+            Reason::NoSuchServer => "no_such_server",
             Reason::AmbiguousMethod => "ambiguous_method",
             Reason::TierRefused => "tier_refused",
             Reason::InvalidToken => "invalid_token",
@@ -74,7 +80,10 @@ impl Reason {
     /// The status of the answer.
     pub const fn status(self) -> u16 {
         match self {
-            Reason::NoSuchEndpoint | Reason::NoSuchService | Reason::AmbiguousMethod => 404,
+            Reason::NoSuchEndpoint
+            | Reason::NoSuchService
+            | Reason::NoSuchServer
+            | Reason::AmbiguousMethod => 404,
             Reason::TierRefused => 403,
             Reason::InvalidToken => 401,
             Reason::NoHealthyInstance | Reason::NoInstance | Reason::Overloaded => 503,
@@ -92,6 +101,7 @@ impl Reason {
             Reason::NoSuchEndpoint | Reason::NoSuchService | Reason::AmbiguousMethod => {
                 Code::Unimplemented
             }
+            Reason::NoSuchServer => Code::NotFound,
             Reason::TierRefused => Code::PermissionDenied,
             Reason::InvalidToken => Code::Unauthenticated,
             Reason::NoHealthyInstance
@@ -128,6 +138,65 @@ pub struct Refusal {
     pub message: Cow<'static, str>,
     /// How to mend it, for people; may be empty.
     pub mend: Cow<'static, str>,
+    /// Told to the node that sent the request, so that it may try another instance.
+    pub unsent: Option<Unsent>,
+    /// Told to the node that sent the request: how the instance broke off, which may have seen it.
+    pub(crate) broken: Option<ErrorKind>,
+}
+
+/// Why a node sent a request of another node nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unsent {
+    /// It knows no such instance on its server, or the instance does not answer this.
+    Unknown,
+    /// The instance takes no new requests: it starts, drains or fails.
+    NotReady,
+    /// The instance refuses connections.
+    Refused,
+    /// It has no means left to connect, as file descriptors.
+    Overloaded,
+}
+
+impl Unsent {
+    /// The value of the header `hydrant-unsent`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Unsent::Unknown => "unknown",
+            Unsent::NotReady => "not-ready",
+            Unsent::Refused => "refused",
+            Unsent::Overloaded => "overloaded",
+        }
+    }
+
+    /// Reads the value of the header. A newer node may know more reasons; nothing was sent all the
+    /// same.
+    fn parse(text: &[u8]) -> Self {
+        [Unsent::NotReady, Unsent::Refused, Unsent::Overloaded]
+            .into_iter()
+            .find(|why| why.as_str().as_bytes() == text)
+            .unwrap_or(Unsent::Unknown)
+    }
+}
+
+/// What the node of another server says of an instance that has not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It has seen nothing of the request: any request may be sent to another.
+    Unsent(Unsent),
+    /// It broke off, and may have seen something.
+    Broken(ErrorKind),
+}
+
+impl Verdict {
+    /// Reads the values of the headers `hydrant-unsent` and `hydrant-broken`.
+    pub(crate) fn parse(unsent: Option<&[u8]>, broken: Option<&[u8]>) -> Option<Self> {
+        let broken_by = |text: &[u8]| match text == ErrorKind::Protocol.as_str().as_bytes() {
+            true => ErrorKind::Protocol,
+            false => ErrorKind::Closed,
+        };
+        let unsent = unsent.map(|text| Verdict::Unsent(Unsent::parse(text)));
+        unsent.or(broken.map(|text| Verdict::Broken(broken_by(text))))
+    }
 }
 
 impl Refusal {
@@ -137,7 +206,30 @@ impl Refusal {
             reason,
             message: message.into(),
             mend: Cow::Borrowed(""),
+            unsent: None,
+            broken: None,
         }
+    }
+
+    /// Says that the instance broke off and may have seen the request, so that the node that sent
+    /// it may repeat what is safe to repeat.
+    #[must_use]
+    pub(crate) fn broken(mut self, how: ErrorKind) -> Self {
+        self.broken = Some(how);
+        self
+    }
+
+    /// The headers that tell another node so.
+    pub(crate) fn verdict(&self) -> Option<(&'static str, &'static str)> {
+        let unsent = self.unsent.map(|why| (header::UNSENT, why.as_str()));
+        unsent.or(self.broken.map(|how| (header::BROKEN, how.as_str())))
+    }
+
+    /// Says that the request went nowhere, so that the node that sent it may try another instance.
+    #[must_use]
+    pub fn unsent(mut self, why: Unsent) -> Self {
+        self.unsent = Some(why);
+        self
     }
 
     /// Says how to mend it.

@@ -4,7 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead as _, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::stream::Stream;
 
 /// Smaller ones cost half as much again at bodies of 100 KB.
 const SIZE: usize = 64 * 1024;
@@ -32,7 +33,7 @@ impl Scratch {
     /// poll saves a call of the kernel: after a short read it knows that nothing is left.
     pub(crate) fn poll_read(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut bytes = self.bytes.borrow_mut();

@@ -1,17 +1,16 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::{Future as _, poll_fn};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::task::unconstrained;
 
 use crate::clock::Moment;
+use crate::peer::Peer;
+use crate::stream::Stream;
+use crate::tls::{Protocol, Tls};
 
 /// The most idle connections of one worker to one instance.
 const MAX_IDLE: usize = 1024;
@@ -24,17 +23,17 @@ pub(crate) struct Pools {
 
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    stream: Stream,
     until: Moment,
 }
 
 impl Pools {
     /// The connection to the instance that was used last, unless the instance has closed it.
-    pub(crate) fn take(&self, key: u64, now: Moment) -> Option<TcpStream> {
+    pub(crate) fn take(&self, key: u64, now: Moment) -> Option<Stream> {
         let mut pools = self.idle.borrow_mut();
         let pool = pools.get_mut(&key)?;
         while let Some(idle) = pool.pop() {
-            if idle.until > now && !is_stale(&idle.stream) {
+            if idle.until > now && !idle.stream.is_stale() {
                 return Some(idle.stream);
             }
         }
@@ -42,7 +41,7 @@ impl Pools {
     }
 
     /// Keeps a connection on which nothing is under way, for `limit` at most.
-    pub(crate) fn give(&self, key: u64, stream: TcpStream, now: Moment, limit: Duration) {
+    pub(crate) fn give(&self, key: u64, stream: Stream, now: Moment, limit: Duration) {
         let mut pools = self.idle.borrow_mut();
         let pool = pools.entry(key).or_default();
         if pool.len() < MAX_IDLE && !limit.is_zero() {
@@ -54,7 +53,7 @@ impl Pools {
     /// Closes what was idle for too long, and what the other side has closed.
     pub(crate) fn sweep(&self, now: Moment) {
         self.idle.borrow_mut().retain(|_, pool| {
-            pool.retain(|idle| idle.until > now && !is_stale(&idle.stream));
+            pool.retain(|idle| idle.until > now && !idle.stream.is_stale());
             !pool.is_empty()
         });
     }
@@ -65,27 +64,37 @@ impl Pools {
     }
 }
 
-/// Connects to an instance.
-pub(crate) async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+/// Connects to an instance on this server.
+pub(crate) async fn connect(address: SocketAddr, limit: Duration) -> io::Result<Stream> {
     let stream = tokio::time::timeout(limit, TcpStream::connect(address)).await??;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(Stream::Plain(stream))
 }
 
-/// An idle connection that is readable was closed, or holds what nobody asked for. Costs no call
-/// of the kernel: the event loop has seen it. The answer must not depend on how much the asking
-/// task has done in its turn, so it does not count as work.
-fn is_stale(stream: &TcpStream) -> bool {
-    let mut cx = Context::from_waker(Waker::noop());
-    let readable = poll_fn(|cx| stream.poll_read_ready(cx));
-    pin!(unconstrained(readable)).poll(&mut cx).is_ready()
-}
-
-/// Lets the event loop forget that a connection was readable, after reads that it did not see to
-/// their end. False when it still is: then it can't be used again.
-pub(crate) fn is_drained(stream: &TcpStream) -> bool {
-    let read = stream.try_read(&mut [0]);
-    read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+/// Connects to the node of another server.
+pub(crate) async fn connect_peer(
+    peer: &Peer,
+    tls: Option<&Tls>,
+    protocol: Protocol,
+    limit: Duration,
+) -> io::Result<Stream> {
+    let connect = async {
+        let tcp = TcpStream::connect(peer.address()).await?;
+        tcp.set_nodelay(true)?;
+        match tls {
+            None => Ok(Stream::Plain(tcp)),
+            Some(tls) => tls.connect(tcp, &peer.name, protocol).await,
+        }
+    };
+    let connected = tokio::time::timeout(limit, connect).await?;
+    if let Err(error) = &connected
+        && error.kind() == io::ErrorKind::InvalidData
+    {
+        // It is passed over from now on, so this is not said for every request.
+        tracing::warn!(server = %peer.name, address = %peer.address(), %error,
+            "the node of another server does not prove itself");
+    }
+    connected
 }
 
 /// Keys are numbers that are handed out one after the other.
@@ -110,13 +119,15 @@ impl Hasher for KeyHasher {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future as _, poll_fn};
+    use std::pin::pin;
     use std::task::Poll;
 
     use tokio::net::TcpListener;
 
     use super::*;
 
-    async fn connection() -> (TcpStream, TcpStream) {
+    async fn connection() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let ours = connect(address, Duration::from_secs(10)).await.unwrap();
@@ -128,13 +139,13 @@ mod tests {
     async fn a_closed_connection_is_stale_however_busy_its_task_is() {
         let (ours, theirs) = connection().await;
         drop(theirs);
-        ours.readable().await.unwrap();
+        ours.plain().unwrap().readable().await.unwrap();
         let stale = poll_fn(|cx| {
             while pin!(tokio::task::coop::consume_budget())
                 .poll(cx)
                 .is_ready()
             {}
-            Poll::Ready(is_stale(&ours))
+            Poll::Ready(ours.is_stale())
         });
         assert!(stale.await);
     }

@@ -13,17 +13,24 @@ use crate::alarms::{Alarms, GRAIN};
 use crate::clock::Moment;
 use crate::decide::Listener;
 use crate::http1;
-use crate::http2::Http2;
+use crate::http2::{self, Http2};
 use crate::listen::Limits;
 use crate::scratch::Scratch;
 use crate::snapshot::Snapshot;
 use crate::splice::Pipes;
+use crate::stream::Stream;
+use crate::tls::{Protocol, Tls};
 use crate::upstream::Pools;
 
 /// How often idle connections to instances are looked through, in sweeps of the alarms.
 const SWEEPS_PER_POOL_SWEEP: u32 = 10;
 /// How long no connection is accepted after the system could not give one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// How often the files of certificates are looked at.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// How often, at most, one worker logs that it refused a connection between nodes.
+const TURNED_AWAY_EVERY: Duration = Duration::from_secs(1);
 
 /// What a router tells its workers to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +53,13 @@ pub(crate) struct Worker {
     pub(crate) http2: Http2,
     pub(crate) pipes: Rc<Pipes>,
     pub(crate) alarms: Rc<Alarms>,
+    /// How nodes prove themselves; `None` where they speak in clear text.
+    pub(crate) tls: Option<Arc<Tls>>,
     rng: RefCell<fastrand::Rng>,
     current: RefCell<Current>,
     hosts: [Box<str>; 2],
     draining: Cell<bool>,
+    last_turned_away: Cell<Option<Moment>>,
     connections: Cell<usize>,
     last_closed: tokio::sync::Notify,
 }
@@ -83,6 +93,8 @@ pub(crate) struct Parts {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) public: std::net::TcpListener,
     pub(crate) local: std::net::TcpListener,
+    pub(crate) peer: Option<std::net::TcpListener>,
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
@@ -100,6 +112,7 @@ impl Worker {
             http2: Http2::default(),
             pipes: Rc::default(),
             alarms: Rc::default(),
+            tls: parts.tls.clone(),
             rng: RefCell::new(fastrand::Rng::new()),
             current: RefCell::new(Current {
                 snapshot: Rc::new(Held(parts.snapshot.load_full())),
@@ -107,6 +120,7 @@ impl Worker {
             }),
             hosts: [host(&parts.public)?, host(&parts.local)?],
             draining: Cell::new(false),
+            last_turned_away: Cell::new(None),
             connections: Cell::new(0),
             last_closed: tokio::sync::Notify::new(),
         })
@@ -128,6 +142,19 @@ impl Worker {
         self.rng.borrow_mut()
     }
 
+    /// Somebody came to the peer listener who is no node of the fleet. Who comes again and again
+    /// does not fill the log.
+    fn turned_away(&self, address: SocketAddr, error: &str) {
+        let now = Moment::now();
+        let last = self.last_turned_away.get();
+        if last.is_some_and(|last| now.since(last) < TURNED_AWAY_EVERY) {
+            tracing::debug!(%address, %error, "refused a connection to the peer listener");
+            return;
+        }
+        self.last_turned_away.set(Some(now));
+        tracing::warn!(%address, %error, "refused a connection to the peer listener");
+    }
+
     /// The router ends: no request after the present ones.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
@@ -137,7 +164,7 @@ impl Worker {
     pub(crate) fn host(&self, listener: Listener) -> &str {
         match listener {
             Listener::Public => &self.hosts[0],
-            Listener::Local => &self.hosts[1],
+            Listener::Local | Listener::Peer => &self.hosts[1],
         }
     }
 }
@@ -176,26 +203,28 @@ async fn work(parts: Parts) -> std::io::Result<()> {
     let Parts {
         public,
         local,
+        peer,
         mut phase,
         snapshot,
         ..
     } = parts;
-    let accepting =
-        [(public, Listener::Public), (local, Listener::Local)].map(|(socket, which)| {
-            Ok::<_, std::io::Error>(tokio::task::spawn_local(accept(
-                Rc::clone(&worker),
-                TcpListener::from_std(socket)?,
-                which,
-            )))
-        });
+    let mut sockets = vec![(public, Listener::Public), (local, Listener::Local)];
+    sockets.extend(peer.map(|peer| (peer, Listener::Peer)));
+    let mut accepting = Vec::new();
+    for (socket, which) in sockets {
+        let listener = TcpListener::from_std(socket)?;
+        let task = accept(Rc::clone(&worker), listener, which);
+        accepting.push(tokio::task::spawn_local(task));
+    }
     tokio::task::spawn_local(sweep(Rc::clone(&worker)));
     if worker.index == 0 {
         let probes = Arc::clone(snapshot.load().probes());
         tokio::task::spawn_local(async move { probes.run().await });
+        tokio::task::spawn_local(refresh(worker.tls.clone()));
     }
     let _ = phase.wait_for(|phase| *phase != Phase::Running).await;
     for task in accepting {
-        task?.abort();
+        task.abort();
     }
     worker.draining.set(true);
     worker.http2.close();
@@ -242,10 +271,47 @@ fn begin(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, which: Lis
         return;
     }
     let (counted, worker) = (Counted::new(worker), Rc::clone(worker));
+    let tls = worker.tls.clone().filter(|_| which == Listener::Peer);
     tokio::task::spawn_local(async move {
-        http1::serve(worker, stream, address, which).await;
+        match tls {
+            None => http1::serve(worker, Stream::Plain(stream), address, which).await,
+            Some(tls) => Box::pin(serve_tls(worker, &tls, stream, address, which)).await,
+        }
         drop(counted);
     });
+}
+
+/// Whoever does not prove to be a node of the fleet is not listened to.
+async fn serve_tls(
+    worker: Rc<Worker>,
+    tls: &Tls,
+    stream: TcpStream,
+    address: SocketAddr,
+    which: Listener,
+) {
+    let handshake = tokio::time::timeout(worker.limits.head, tls.accept(stream)).await;
+    match handshake {
+        Ok(Ok((stream, Protocol::Http1))) => http1::serve(worker, stream, address, which).await,
+        Ok(Ok((stream, Protocol::Http2))) => {
+            http2::serve(worker, stream, Vec::new(), address, which).await;
+        }
+        // A probe, which connects and no more.
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
+        Ok(Err(error)) => worker.turned_away(address, &error.to_string()),
+        Err(_) => worker.turned_away(address, "the handshake was not finished in time"),
+    }
+}
+
+/// Reads certificates again when their files have changed.
+async fn refresh(tls: Option<Arc<Tls>>) {
+    let Some(tls) = tls else {
+        return;
+    };
+    loop {
+        tokio::time::sleep(REFRESH_EVERY).await;
+        let tls = Arc::clone(&tls);
+        let _ = tokio::task::spawn_blocking(move || tls.refresh()).await;
+    }
 }
 
 async fn sweep(worker: Rc<Worker>) {

@@ -8,11 +8,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 
 use super::body::Body;
 use super::exchange::{End, Exchange};
-use super::forward::Forward;
+use super::forward::{Forward, Way};
 use super::head::{HeadError, RequestHead, fields, parse_request};
 use super::refuse::{Form, answer, style_of};
 use super::request::Request;
@@ -23,10 +22,13 @@ use crate::clock::Moment;
 use crate::decide::{self, Listener, Route, decide};
 use crate::http2;
 use crate::identity::Identities;
-use crate::instance::{ErrorKind, InFlight};
-use crate::refusal::{Reason, Refusal};
+use crate::instance::{ErrorKind, InFlight, Live};
+use crate::peer::Peer;
+use crate::refusal::{Reason, Refusal, Unsent, Verdict};
 use crate::snapshot::{Instance, Snapshot};
-use crate::upstream::{connect, is_drained};
+use crate::stream::Stream;
+use crate::tls::Protocol;
+use crate::upstream::{connect, connect_peer};
 use crate::worker::Worker;
 
 /// What a client of HTTP/2 with prior knowledge sends first.
@@ -35,11 +37,13 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_IDLE: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 64 << 20;
+/// A node that keeps silent for less has not been given much time.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// A client and what is known of it.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     /// What was read and not yet used: the beginning of a head, or requests sent ahead.
     pub(super) stash: Vec<u8>,
     pub(super) alarm: Alarm,
@@ -68,7 +72,7 @@ enum Then {
 /// Serves a connection to its end.
 pub(crate) async fn serve(
     worker: Rc<Worker>,
-    stream: TcpStream,
+    stream: Stream,
     address: SocketAddr,
     listener: Listener,
 ) {
@@ -92,7 +96,7 @@ pub(crate) async fn serve(
     match then {
         Then::Next | Then::Close => {}
         Then::Linger => linger(&worker, client.stream).await,
-        Then::Reset => reset(&client.stream),
+        Then::Reset => client.stream.reset_at_close(),
         Then::Http2 => {
             let Client {
                 stream,
@@ -280,31 +284,37 @@ fn accept<'s>(
             caller: &who.caller,
             method: head.method.as_bytes(),
             target: head.path.as_bytes(),
+            server: head.server,
+            to: head.to,
         },
     )?;
     let instance = choose_instance(worker, &route, &Tried::default())?;
-    let (cut, path) = route.split(head.path.as_bytes(), instance);
+    let (way, path) = Way::to(&route, instance, head.path.as_bytes(), head.token);
     let forward = Forward {
-        strip: cut.len(),
+        way,
         client: &client.address_text,
         default_host: worker.host(client.listener),
         caller: &who.text,
-        keep_token: route.forwards_token(),
+        from_peer: client.listener == Listener::Peer,
     };
     let mut out = worker.scratch.take_buffer();
-    head.write(bytes, &forward, &mut out);
+    let way_lines = head.write(bytes, &forward, &mut out);
     let request = Request {
         bytes: out,
         sent: 0,
         body,
         whole: true,
+        seen: false,
+        afar: false,
         repeatable: route.repeatable && head.upgrade.is_none(),
         to_head: head.method == "HEAD",
         http11: head.http11,
         keep_alive: head.keep_alive,
         wants_upgrade: head.upgrade.is_some(),
-        cut: cut.into(),
+        cut: way.cut.into(),
         path: (head.method.len() + 1, path.len()),
+        way: way_lines,
+        has_token: head.token.is_some(),
         deadline: head
             .timeout
             .map(|timeout| Box::pin(tokio::time::sleep(timeout.duration()))),
@@ -357,8 +367,8 @@ async fn refuse(worker: &Worker, client: &mut Client, refusal: Refusal, form: Fo
 enum Attempt {
     /// The client has its answer, or is gone.
     Over(Then),
-    /// The instance failed, and the client knows nothing of it; what it is told when nothing
-    /// else helps.
+    /// The instance failed, or the way to it, and the client knows nothing of it; what it is told
+    /// when nothing else helps.
     Failed(ErrorKind, Refusal),
     /// The client's body is malformed, or came too late.
     Refused(Refusal),
@@ -386,6 +396,9 @@ async fn deliver(worker: &Worker, client: &mut Client, accepted: Accepted<'_>) -
                 return then;
             }
             Attempt::Refused(refusal) => break refusal,
+            Attempt::Failed(kind, refusal) if client.listener == Listener::Peer => {
+                break tell_first_node(kind, refusal, &request);
+            }
             Attempt::Failed(kind, refusal) => (kind, refusal),
         };
         let untouched = request.is_untouched();
@@ -404,11 +417,24 @@ async fn deliver(worker: &Worker, client: &mut Client, accepted: Accepted<'_>) -
             Err(_) => break refusal,
         };
         tried.add(next);
-        request.readdress(&route, next);
+        request.readdress(&route, next, client.identities.token());
         attempted = attempt(worker, client, &route, next, &mut request, true).await;
     };
     form.close |= !request.body.is_done() || refusal.reason == Reason::BadRequest;
     refuse(worker, client, refusal, form).await
+}
+
+/// Another node has chosen the instance, so it chooses the next one too. It must know whether the
+/// instance may have seen anything.
+fn tell_first_node(kind: ErrorKind, refusal: Refusal, request: &Request) -> Refusal {
+    let untouched = request.is_untouched() && !request.seen;
+    match kind {
+        ErrorKind::Connect if untouched => refusal.unsent(Unsent::Refused),
+        ErrorKind::Local if untouched => refusal.unsent(Unsent::Overloaded),
+        ErrorKind::Connect | ErrorKind::Local => refusal.broken(ErrorKind::Closed),
+        ErrorKind::Closed | ErrorKind::Protocol => refusal.broken(kind),
+        _ => refusal,
+    }
 }
 
 fn failure(kind: ErrorKind, instance: &Instance) -> Refusal {
@@ -430,6 +456,13 @@ fn failure(kind: ErrorKind, instance: &Instance) -> Refusal {
             let message = format!("{id} answered something that is not HTTP/1.1");
             Refusal::new(Reason::UpstreamFailed, message)
         }
+        ErrorKind::Peer => {
+            let message = format!(
+                "the node of server {} does not answer",
+                instance.info.server
+            );
+            Refusal::new(Reason::NoHealthyInstance, message)
+        }
         _ => {
             let message = format!("{id} closed the connection without an answer");
             Refusal::new(Reason::UpstreamFailed, message)
@@ -450,17 +483,17 @@ async fn attempt(
     if is_retry {
         in_flight.is_retry();
     }
-    let mut pooled = worker.pools.take(live.key(), now);
+    let peer = instance.reach.peer().map(|peer| &**peer);
+    request.afar = peer.is_some();
+    let key = peer.map_or(live.key(), Peer::key);
+    let mut pooled = worker.pools.take(key, now);
     loop {
         let reused = pooled.is_some();
         let upstream = match pooled.take() {
             Some(upstream) => upstream,
             None => match connect_in_time(worker, request, instance).await {
                 Ok(upstream) => upstream,
-                Err(kind) => {
-                    in_flight.failed(kind, Moment::now());
-                    return Attempt::Failed(kind, failure(kind, instance));
-                }
+                Err(kind) => return failed(worker, &in_flight, instance, kind, now),
             },
         };
         let mut exchange = Exchange::new(worker, client, request, &mut in_flight, upstream);
@@ -469,8 +502,17 @@ async fn attempt(
         // instance: a fresh one to it tells.
         let stale = reused && end == End::Failed(ErrorKind::Closed);
         match end {
-            End::Complete => return Attempt::Over(finish(worker, exchange, live.key())),
+            End::Complete => {
+                heard(peer, worker);
+                return Attempt::Over(finish(worker, exchange, key));
+            }
+            End::There(verdict) => {
+                heard(peer, worker);
+                finish(worker, exchange, key);
+                return failed_there(&in_flight, instance, request, verdict);
+            }
             End::Upgraded => {
+                heard(peer, worker);
                 let part = std::mem::take(&mut exchange.part);
                 let upstream = exchange.into_upstream();
                 // It counts as in flight as long as it lives.
@@ -483,8 +525,10 @@ async fn attempt(
                     request.rewind();
                     continue;
                 }
-                in_flight.failed(kind, Moment::now());
-                return Attempt::Failed(kind, failure(kind, instance));
+                if kind == ErrorKind::Connect {
+                    request.take_back();
+                }
+                return failed(worker, &in_flight, instance, kind, now);
             }
             End::Broken(kind) => {
                 let then = break_off(&exchange);
@@ -504,13 +548,78 @@ async fn attempt(
     }
 }
 
+/// The node of another server answered, whatever it said.
+fn heard(peer: Option<&Peer>, worker: &Worker) {
+    if let Some(peer) = peer {
+        peer.answered(worker.index, Moment::now());
+    }
+}
+
+/// Nothing came back. An instance on another server is not to blame for its node, which is passed
+/// over with all that it leads to.
+fn failed(
+    worker: &Worker,
+    in_flight: &InFlight<&Live>,
+    instance: &Instance,
+    kind: ErrorKind,
+    began: Moment,
+) -> Attempt {
+    let now = Moment::now();
+    let kind = match (instance.reach.peer(), kind) {
+        (Some(peer), ErrorKind::Connect | ErrorKind::Closed | ErrorKind::Protocol) => {
+            peer.eject(now);
+            ErrorKind::Peer
+        }
+        (Some(peer), ErrorKind::Timeout) => {
+            if now.since(began) >= SILENCE {
+                peer.silent(worker.index, now);
+            }
+            kind
+        }
+        _ => kind,
+    };
+    in_flight.failed(kind, now);
+    Attempt::Failed(kind, failure(kind, instance))
+}
+
+/// The node of another server says what became of the request.
+fn failed_there(
+    in_flight: &InFlight<&Live>,
+    instance: &Instance,
+    request: &mut Request,
+    verdict: Verdict,
+) -> Attempt {
+    let now = Moment::now();
+    let kind = match verdict {
+        Verdict::Broken(kind) => kind,
+        Verdict::Unsent(Unsent::Overloaded) => ErrorKind::Local,
+        Verdict::Unsent(_) => ErrorKind::Connect,
+    };
+    match verdict {
+        Verdict::Unsent(Unsent::Unknown | Unsent::NotReady) => in_flight.turned_away(now),
+        _ => in_flight.failed(kind, now),
+    }
+    if let Verdict::Unsent(_) = verdict {
+        request.take_back();
+    }
+    Attempt::Failed(kind, failure(kind, instance))
+}
+
 /// Within the limit for connections, and before the caller's deadline.
 async fn connect_in_time(
     worker: &Worker,
     request: &mut Request,
     instance: &Instance,
-) -> Result<TcpStream, ErrorKind> {
-    let connected = connect(instance.live.address(), worker.limits.connect);
+) -> Result<Stream, ErrorKind> {
+    let connected = async {
+        match instance.reach.peer() {
+            Some(peer) => {
+                let tls = worker.tls.as_deref();
+                connect_peer(peer, tls, Protocol::Http1, worker.limits.connect).await
+            }
+            None => connect(instance.live.address(), worker.limits.connect).await,
+        }
+    };
     let connected = match &mut request.deadline {
         None => connected.await,
         Some(deadline) => {
@@ -537,9 +646,9 @@ fn break_off(exchange: &Exchange<'_, '_>) -> Then {
 fn finish(worker: &Worker, exchange: Exchange<'_, '_>, key: u64) -> Then {
     let (keep, close) = (exchange.keep, exchange.close);
     let (sent, unsettled) = (exchange.is_sent(), exchange.unsettled);
-    let upstream = exchange.into_upstream();
+    let mut upstream = exchange.into_upstream();
     if let Some(limit) = keep.filter(|_| sent && !worker.is_draining())
-        && (!unsettled || is_drained(&upstream))
+        && (!unsettled || upstream.is_drained())
     {
         worker.pools.give(key, upstream, Moment::now(), limit);
     }
@@ -548,7 +657,7 @@ fn finish(worker: &Worker, exchange: Exchange<'_, '_>, key: u64) -> Then {
 
 /// Closes so that the client can read what it was told: what it still sends is read for a while,
 /// since a close with unread bytes would reset the connection and take the answer with it.
-async fn linger(worker: &Worker, mut stream: TcpStream) {
+async fn linger(worker: &Worker, mut stream: Stream) {
     if stream.shutdown().await.is_err() {
         return;
     }
@@ -563,9 +672,4 @@ async fn linger(worker: &Worker, mut stream: TcpStream) {
         }
     };
     let _ = tokio::time::timeout(LINGER, discard).await;
-}
-
-/// An answer that ends with the connection looks complete unless the connection is reset.
-fn reset(stream: &TcpStream) {
-    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
-use tokio::net::TcpStream;
 
 use super::body::{Body, Framing};
 use super::connection::Client;
@@ -17,8 +16,11 @@ use super::request::Request;
 use super::response::{Onward, ResponseHead, parse_response};
 use crate::clock::Moment;
 use crate::instance::{ErrorKind, InFlight, Live};
+use crate::refusal::Verdict;
 use crate::scratch::Scratch;
 use crate::splice::{MIN_LENGTH, Side, Splice};
+use crate::stream::Stream;
+use crate::tls::is_turned_away;
 use crate::worker::Worker;
 
 /// Up to here a body is copied behind its head and both leave in one plain write; above, the two
@@ -38,6 +40,9 @@ pub(super) enum End {
     Upgraded,
     /// It failed before any of the answer was forwarded.
     Failed(ErrorKind),
+    /// The node of another server tells what became of it at its instance. None of its answer was
+    /// forwarded.
+    There(Verdict),
     /// It failed while the answer was forwarded.
     Broken(ErrorKind),
     /// The client's body is malformed: how. None of the answer was forwarded.
@@ -82,7 +87,7 @@ pub(super) struct Exchange<'x, 'l> {
     client: &'x mut Client,
     request: &'x mut Request,
     in_flight: &'x mut InFlight<&'l Live>,
-    pub(super) upstream: TcpStream,
+    pub(super) upstream: Stream,
     upload: Upload,
     download: Download,
     /// An incomplete head of an answer; after an upgrade, what came behind the head.
@@ -90,6 +95,8 @@ pub(super) struct Exchange<'x, 'l> {
     /// What the client has not taken yet.
     answer: Vec<u8>,
     written: usize,
+    /// The client has not taken all that its stream holds.
+    flushing: bool,
     interim: u32,
     /// Some of an answer was written to the client.
     pub(super) forwarded: bool,
@@ -112,7 +119,7 @@ impl<'x, 'l> Exchange<'x, 'l> {
         client: &'x mut Client,
         request: &'x mut Request,
         in_flight: &'x mut InFlight<&'l Live>,
-        upstream: TcpStream,
+        upstream: Stream,
     ) -> Self {
         let exchange = Self {
             answer: worker.scratch.take_buffer(),
@@ -125,6 +132,7 @@ impl<'x, 'l> Exchange<'x, 'l> {
             download: Download::Head,
             part: Vec::new(),
             written: 0,
+            flushing: false,
             interim: 0,
             forwarded: false,
             unchunk: false,
@@ -179,7 +187,7 @@ impl<'x, 'l> Exchange<'x, 'l> {
     fn client_is_slow(&self) -> bool {
         match &self.download {
             Download::Splicing(splice) => splice.waits_for_sink(),
-            _ => self.written < self.answer.len(),
+            _ => self.flushing || self.written < self.answer.len(),
         }
     }
 
@@ -240,6 +248,10 @@ impl<'x, 'l> Exchange<'x, 'l> {
                 }
             }
         }
+        if ready!(Pin::new(&mut self.upstream).poll_flush(cx)).is_err() {
+            self.upload = Upload::Refused;
+            return Poll::Ready(());
+        }
         self.upload = if self.request.body.is_done() {
             Upload::Sent
         } else {
@@ -258,7 +270,7 @@ impl<'x, 'l> Exchange<'x, 'l> {
     fn read_or_splice(&mut self) -> Upload {
         match self.request.body {
             Body::Length(left) if left >= MIN_LENGTH && !self.request.is_kept_with(left) => {
-                match Splice::begin(&self.worker.pipes, left) {
+                match self.splice(left) {
                     Some(splice) => {
                         self.request.forget_sent();
                         Upload::Splicing(splice)
@@ -268,6 +280,13 @@ impl<'x, 'l> Exchange<'x, 'l> {
             }
             _ => Upload::Reading,
         }
+    }
+
+    /// The kernel moves bytes only from socket to socket.
+    fn splice(&self, length: u64) -> Option<Splice> {
+        self.client.stream.plain()?;
+        self.upstream.plain()?;
+        Splice::begin(&self.worker.pipes, length)
     }
 
     fn poll_read_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
@@ -314,7 +333,10 @@ impl<'x, 'l> Exchange<'x, 'l> {
             return Poll::Ready(Ok(()));
         };
         let before = splice.left();
-        let polled = splice.poll(&self.client.stream, &self.upstream, cx);
+        let polled = match (self.client.stream.plain(), self.upstream.plain()) {
+            (Some(from), Some(to)) => splice.poll(from, to, cx),
+            _ => Poll::Ready(Err(Side::Sink)),
+        };
         let moved = before - splice.left();
         if moved > 0 {
             self.in_flight.sent(moved);
@@ -372,6 +394,16 @@ impl<'x, 'l> Exchange<'x, 'l> {
             self.forwarded = true;
             self.touch();
         }
+        match Pin::new(&mut self.client.stream).poll_flush(cx) {
+            Poll::Ready(Ok(())) => self.flushing = false,
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop(End::ClientGone))),
+            Poll::Pending => {
+                if !std::mem::replace(&mut self.flushing, true) {
+                    self.touch();
+                }
+                return Poll::Pending;
+            }
+        }
         self.answer.clear();
         self.written = 0;
         Poll::Ready(Ok(()))
@@ -382,9 +414,12 @@ impl<'x, 'l> Exchange<'x, 'l> {
         let read = ready!(worker.scratch.poll_read(&mut self.upstream, cx));
         let count = match read {
             Ok(count) if count > 0 => count,
+            Err(error) if is_turned_away(&error) => {
+                return Poll::Ready(Err(Stop(self.failure(ErrorKind::Connect))));
+            }
             ended => return Poll::Ready(self.upstream_ended(ended.is_ok())),
         };
-        self.unsettled = Scratch::is_full(count);
+        self.unsettled = Scratch::is_full(count) || self.upstream.reads_ahead();
         let bytes = worker.scratch.bytes(count);
         let outcome = match self.download {
             Download::Body(_) => self.forward_body(&bytes, cx),
@@ -476,6 +511,12 @@ impl<'x, 'l> Exchange<'x, 'l> {
         cx: &mut Context<'_>,
     ) -> Result<(), Stop> {
         let behind = &bytes[head.len..];
+        if let Some(verdict) = head
+            .verdict
+            .filter(|_| self.request.afar && !self.forwarded)
+        {
+            return Err(Stop(self.told(head, behind, verdict)));
+        }
         self.until_close = head.framing == Framing::UntilClose;
         self.unchunk = head.framing == Framing::Chunked && !self.request.http11;
         self.close = !self.request.keep_alive
@@ -506,6 +547,16 @@ impl<'x, 'l> Exchange<'x, 'l> {
         self.write_with_head(forwarded, cx)?;
         self.download = self.go_on(body);
         Ok(())
+    }
+
+    /// A node says that its instance has not answered: that is for us, and not for the client.
+    fn told(&mut self, head: &ResponseHead<'_>, behind: &[u8], verdict: Verdict) -> End {
+        let mut body = Body::new(head.framing, false);
+        let is_whole = body.scan(behind, None) == Ok(behind.len()) && body.is_done();
+        if is_whole && head.keep_alive && self.is_sent() {
+            self.keep = Some(self.keep_for(head.keep_alive_seconds));
+        }
+        End::There(verdict)
     }
 
     /// How long the instance keeps an idle connection, less a second for the way.
@@ -542,12 +593,10 @@ impl<'x, 'l> Exchange<'x, 'l> {
     fn go_on(&mut self, body: Body) -> Download {
         match body {
             Body::Done => Download::Complete(End::Complete),
-            Body::Length(left) if left >= MIN_LENGTH => {
-                match Splice::begin(&self.worker.pipes, left) {
-                    Some(splice) => Download::Splicing(splice),
-                    None => Download::Body(Body::Length(left)),
-                }
-            }
+            Body::Length(left) if left >= MIN_LENGTH => match self.splice(left) {
+                Some(splice) => Download::Splicing(splice),
+                None => Download::Body(Body::Length(left)),
+            },
             body => Download::Body(body),
         }
     }
@@ -586,7 +635,10 @@ impl<'x, 'l> Exchange<'x, 'l> {
         };
         self.unsettled = true;
         let before = splice.left();
-        let polled = splice.poll(&self.upstream, &self.client.stream, cx);
+        let polled = match (self.upstream.plain(), self.client.stream.plain()) {
+            (Some(from), Some(to)) => splice.poll(from, to, cx),
+            _ => Poll::Ready(Err(Side::Source)),
+        };
         let moved = before - splice.left();
         if moved > 0 {
             self.in_flight.received(moved);
@@ -603,7 +655,7 @@ impl<'x, 'l> Exchange<'x, 'l> {
     }
 
     /// Gives back what it borrowed, and the connection to the instance.
-    pub(super) fn into_upstream(mut self) -> TcpStream {
+    pub(super) fn into_upstream(mut self) -> Stream {
         let answer = std::mem::take(&mut self.answer);
         self.worker.scratch.give_buffer(answer);
         self.upstream

@@ -1,42 +1,98 @@
 //! The head of a request as an instance gets it.
 
 use std::io::Write as _;
+use std::ops::Range;
 
-use hydrant_contracts::{CorrelationId, TraceParent};
+use hydrant_contracts::{CorrelationId, NODE_SERVICE, TraceParent};
 
 use super::body::Framing;
 use super::head::RequestHead;
 use super::response::copy_fields;
+use crate::decide::Route;
+use crate::peer::Reach;
+use crate::snapshot::Instance;
 
 /// What the router adds to a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Forward<'a> {
-    /// How many bytes of the path are cut off.
-    pub strip: usize,
+    /// The way that it takes first.
+    pub way: Way<'a>,
     /// The client's address.
     pub client: &'a str,
     /// The host to name when the client, of HTTP/1.0, named none.
     pub default_host: &'a str,
     /// Who calls, as proved.
     pub caller: &'a str,
-    /// The token goes on: only to the node itself, which checks it again.
-    pub keep_token: bool,
+    /// Another node sent it. What it tells of the client is true, and goes on as it is.
+    pub from_peer: bool,
+}
+
+/// The way to one instance: what a request says only on it. Another attempt may take another.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way<'a> {
+    /// What is cut off the path.
+    pub cut: &'a [u8],
+    /// The instance that the node of another server shall send it to.
+    pub to: Option<&'a str>,
+    /// The caller's token, where it goes on: to a node, which checks it again.
+    pub token: Option<&'a [u8]>,
+}
+
+impl<'a> Way<'a> {
+    /// The way to `instance`, and the path and query that are seen at its end.
+    pub fn to(
+        route: &Route<'_>,
+        instance: &'a Instance,
+        target: &'a [u8],
+        token: Option<&'a [u8]>,
+    ) -> (Self, &'a [u8]) {
+        if let Reach::Peer(_) = instance.reach {
+            // That node decides again, so it gets the path as it came.
+            let to = match route.service.is_node() {
+                true => NODE_SERVICE,
+                false => instance.info.id.as_str(),
+            };
+            let way = Self {
+                cut: b"",
+                to: Some(to),
+                token,
+            };
+            return (way, target);
+        }
+        let (cut, path) = route.split(target, instance);
+        let way = Self {
+            cut,
+            to: None,
+            token: token.filter(|_| route.forwards_token()),
+        };
+        (way, path)
+    }
+
+    /// Appends its lines.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        if !self.cut.is_empty() {
+            push(out, &[b"x-forwarded-prefix: ", self.cut, b"\r\n"]);
+        }
+        if let Some(to) = self.to {
+            push(out, &[b"hydrant-to: ", to.as_bytes(), b"\r\n"]);
+        }
+        if let Some(token) = self.token {
+            push(out, &[b"hydrant-token: ", token, b"\r\n"]);
+        }
+    }
 }
 
 impl RequestHead<'_> {
     /// Appends the head as the instance gets it. `bytes` is what it was parsed from.
-    pub fn write(&self, bytes: &[u8], forward: &Forward<'_>, out: &mut Vec<u8>) {
+    /// Tells where the lines of the way are.
+    pub fn write(&self, bytes: &[u8], forward: &Forward<'_>, out: &mut Vec<u8>) -> Range<usize> {
         out.reserve(self.len + 384);
-        push(
-            out,
-            &[
-                self.method,
-                " ",
-                &self.path[forward.strip..],
-                " HTTP/1.1\r\n",
-            ],
-        );
+        let path = &self.path.as_bytes()[forward.way.cut.len()..];
+        push(out, &[self.method.as_bytes(), b" ", path, b" HTTP/1.1\r\n"]);
         let mut dropped = self.dropped;
+        if !forward.from_peer {
+            dropped = dropped.with(self.forwarded);
+        }
         if self.absolute {
             // The target overrides what the field says (RFC 9112, 3.2.2).
             for (index, field) in self.fields.iter().enumerate() {
@@ -47,18 +103,24 @@ impl RequestHead<'_> {
         }
         let host = self.host.unwrap_or(forward.default_host);
         if self.absolute || self.host.is_none() {
-            push(out, &["host: ", host, "\r\n"]);
+            push(out, &[b"host: ", host.as_bytes(), b"\r\n"]);
         }
         copy_fields(&bytes[..self.len], self.fields, dropped, out);
         self.write_framing(out);
-        self.write_forwarded(host, forward, out);
+        if !forward.from_peer {
+            self.write_forwarded(host, forward, out);
+        }
         self.write_context(forward, out);
+        let start = out.len();
+        forward.way.write(out);
+        let way = start..out.len();
         if let Some(upgrade) = self.upgrade {
             out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
             out.extend_from_slice(upgrade);
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
+        way
     }
 
     /// In the one spelling that everybody reads alike: not every server trims a tab, as we do.
@@ -81,27 +143,19 @@ impl RequestHead<'_> {
         push(
             out,
             &[
-                forward.client,
-                "\r\nx-forwarded-proto: http\r\nx-forwarded-host: ",
-                host,
-                "\r\n",
+                forward.client.as_bytes(),
+                b"\r\nx-forwarded-proto: http\r\nx-forwarded-host: ",
+                host.as_bytes(),
+                b"\r\n",
             ],
         );
-        if forward.strip > 0 {
-            push(
-                out,
-                &["x-forwarded-prefix: ", &self.path[..forward.strip], "\r\n"],
-            );
-        }
     }
 
     fn write_context(&self, forward: &Forward<'_>, out: &mut Vec<u8>) {
-        push(out, &["hydrant-caller: ", forward.caller, "\r\n"]);
-        if let Some(token) = self.token.filter(|_| forward.keep_token) {
-            out.extend_from_slice(b"hydrant-token: ");
-            out.extend_from_slice(token);
-            out.extend_from_slice(b"\r\n");
-        }
+        push(
+            out,
+            &[b"hydrant-caller: ", forward.caller.as_bytes(), b"\r\n"],
+        );
         // Writing to a vector cannot fail.
         if !self.traced {
             let _ = write!(out, "traceparent: {}\r\n", TraceParent::generate());
@@ -112,9 +166,9 @@ impl RequestHead<'_> {
     }
 }
 
-fn push(out: &mut Vec<u8>, parts: &[&str]) {
+fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
     for part in parts {
-        out.extend_from_slice(part.as_bytes());
+        out.extend_from_slice(part);
     }
 }
 
@@ -125,12 +179,17 @@ mod tests {
     use super::*;
     use crate::http1::head::{HeadError, MAX_HEAD, fields, parse_request};
 
+    const WAY: Way<'_> = Way {
+        cut: b"",
+        to: None,
+        token: None,
+    };
     const FORWARD: Forward<'_> = Forward {
-        strip: 0,
+        way: WAY,
         client: "10.0.0.1",
         default_host: "127.0.0.1:8080",
         caller: "outside",
-        keep_token: false,
+        from_peer: false,
     };
     const CONTEXT: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\ncorrelation-id: c1\r\n";
 
@@ -147,27 +206,48 @@ mod tests {
         let text = format!(
             "GET /api/files/a?b HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, X-Foo\r\nX-Foo: 1\r\n\
              A: b\r\nTE: trailers\r\nHydrant-Token: t\r\nHydrant-Caller: operator\r\n\
-             hydrant_caller: operator\r\nX-Forwarded-For: 1.2.3.4\r\n{CONTEXT}C: d\r\n\r\nrest"
+             hydrant_caller: operator\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: y\r\n\
+             hydrant-to: i-1\r\nhydrant-server: two\r\nhydrant-unsent: refused\r\n\
+             hydrant-broken: closed\r\nhydrant_to: i-2\r\n{CONTEXT}C: d\r\n\r\nrest"
         );
-        let forward = Forward {
-            strip: 10,
-            ..FORWARD
+        let way = Way {
+            cut: b"/api/files",
+            ..WAY
         };
+        let forward = Forward { way, ..FORWARD };
         let expected = format!(
             "GET /a?b HTTP/1.1\r\nHost: x\r\nA: b\r\n{CONTEXT}C: d\r\n\
              x-forwarded-for: 1.2.3.4, 10.0.0.1\r\nx-forwarded-proto: http\r\n\
-             x-forwarded-host: x\r\nx-forwarded-prefix: /api/files\r\nhydrant-caller: outside\r\n\r\n"
+             x-forwarded-host: x\r\nhydrant-caller: outside\r\nx-forwarded-prefix: /api/files\r\n\r\n"
         );
         assert_eq!(forwarded(&text, &forward).unwrap(), expected);
-        let kept = forwarded(
-            &text,
-            &Forward {
-                keep_token: true,
-                ..FORWARD
-            },
-        )
-        .unwrap();
-        assert!(kept.contains("hydrant-token: t\r\n"), "{kept}");
+        let way = Way {
+            to: Some("i-3"),
+            token: Some(b"t"),
+            ..WAY
+        };
+        let on_to_a_node = forwarded(&text, &Forward { way, ..FORWARD }).unwrap();
+        assert!(on_to_a_node.starts_with("GET /api/files/a?b HTTP/1.1\r\n"));
+        let end = "hydrant-caller: outside\r\nhydrant-to: i-3\r\nhydrant-token: t\r\n\r\n";
+        assert!(on_to_a_node.ends_with(end), "{on_to_a_node}");
+        assert_eq!(on_to_a_node.matches("hydrant").count(), 3, "{on_to_a_node}");
+    }
+
+    #[test]
+    fn what_another_node_tells_of_the_client_goes_on() {
+        let text = format!(
+            "GET /a HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: y\r\n\
+             X-Forwarded-Proto: https\r\nX-Forwarded-Prefix: /z\r\n{CONTEXT}\r\n"
+        );
+        let forward = Forward {
+            from_peer: true,
+            ..FORWARD
+        };
+        let expected = format!(
+            "GET /a HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: y\r\n\
+             X-Forwarded-Proto: https\r\n{CONTEXT}hydrant-caller: outside\r\n\r\n"
+        );
+        assert_eq!(forwarded(&text, &forward).unwrap(), expected);
     }
 
     /// Not every server trims a tab, or reads a zero in front, as we do.

@@ -41,6 +41,10 @@ impl FieldSet {
     pub(super) fn contains(self, index: usize) -> bool {
         self.0 >> index & 1 == 1
     }
+
+    pub(super) fn with(self, other: FieldSet) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 /// The head of a request; all text lies in the buffer that it was read from.
@@ -70,6 +74,10 @@ pub struct RequestHead<'a> {
     pub upgrade: Option<&'a [u8]>,
     /// The token that proves who calls.
     pub token: Option<&'a [u8]>,
+    /// The instance that another node has chosen.
+    pub to: Option<&'a [u8]>,
+    /// The server whose node is asked.
+    pub server: Option<&'a [u8]>,
     /// How long the client is ready to wait.
     pub timeout: Option<Timeout>,
     /// `content-type`, to answer errors in the caller's language.
@@ -84,6 +92,8 @@ pub struct RequestHead<'a> {
     pub forwarded_for: Vec<&'a [u8]>,
     pub(super) fields: &'a [httparse::Header<'a>],
     pub(super) dropped: FieldSet,
+    /// What tells of the way before: only other nodes are believed.
+    pub(super) forwarded: FieldSet,
 }
 
 /// Reads the head at the beginning of `bytes`; `None` when it is not complete yet.
@@ -118,6 +128,8 @@ pub fn parse_request<'a>(
         expects_continue: false,
         upgrade: None,
         token: None,
+        to: None,
+        server: None,
         timeout: None,
         content_type: None,
         connect_protocol: false,
@@ -126,6 +138,7 @@ pub fn parse_request<'a>(
         forwarded_for: Vec::new(),
         fields: request.headers,
         dropped: FieldSet::default(),
+        forwarded: FieldSet::default(),
     };
     head.read_fields()?;
     Ok(Some(head))
@@ -261,6 +274,10 @@ impl<'a> RequestHead<'a> {
                 self.read_connection(value, seen);
             }
             10 if is("keep-alive") => self.dropped.insert(index),
+            10 if is(header::TO) => {
+                self.dropped.insert(index);
+                once(&mut self.to, value, "there is more than one hydrant-to")?;
+            }
             11 if is("traceparent") => {
                 let is_first = !self.traced;
                 self.traced |= hydrant_contracts::TraceParent::parse(value).is_some();
@@ -270,9 +287,7 @@ impl<'a> RequestHead<'a> {
             12 if is(header::GRPC_TIMEOUT) => self.wait_at_most(Timeout::from_grpc(value)),
             13 if is(header::TOKEN) => {
                 self.dropped.insert(index);
-                if self.token.replace(value).is_some() {
-                    return Err(HeadError::Malformed("there is more than one token"));
-                }
+                once(&mut self.token, value, "there is more than one token")?;
             }
             14 if is("content-length") => {
                 self.dropped.insert(index);
@@ -284,17 +299,28 @@ impl<'a> RequestHead<'a> {
                 self.correlated |= hydrant_contracts::CorrelationId::is_valid(value);
                 self.drop_unless(index, is_first && self.correlated);
             }
-            14 if is(header::CALLER) => self.dropped.insert(index),
-            15 if is("x-forwarded-for") => {
+            14 if is(header::SERVER) => {
                 self.dropped.insert(index);
+                once(
+                    &mut self.server,
+                    value,
+                    "there is more than one hydrant-server",
+                )?;
+            }
+            14 if is(header::CALLER) || is(header::UNSENT) || is(header::BROKEN) => {
+                self.dropped.insert(index);
+            }
+            15 if is("x-forwarded-for") => {
+                self.forwarded.insert(index);
                 self.forwarded_for.push(value);
             }
-            16 if is("proxy-connection") || is("x-forwarded-host") => self.dropped.insert(index),
+            16 if is("proxy-connection") => self.dropped.insert(index),
+            16 if is("x-forwarded-host") => self.forwarded.insert(index),
             17 if is("transfer-encoding") => {
                 self.dropped.insert(index);
                 seen.read_coding(value)?;
             }
-            17 if is("x-forwarded-proto") => self.dropped.insert(index),
+            17 if is("x-forwarded-proto") => self.forwarded.insert(index),
             18 if is(header::FORWARDED_PREFIX) => self.dropped.insert(index),
             18 if is(header::CONNECT_TIMEOUT) || is(header::TIMEOUT) => {
                 self.wait_at_most(Timeout::from_millis(value));
@@ -387,6 +413,18 @@ impl<'a> RequestHead<'a> {
         if let Some(timeout) = timeout {
             self.timeout = Some(self.timeout.map_or(timeout, |other| other.min(timeout)));
         }
+    }
+}
+
+/// Where a second one is a sign that somebody smuggles.
+fn once<'a>(
+    place: &mut Option<&'a [u8]>,
+    value: &'a [u8],
+    what: &'static str,
+) -> Result<(), HeadError> {
+    match place.replace(value) {
+        Some(_) => Err(HeadError::Malformed(what)),
+        None => Ok(()),
     }
 }
 

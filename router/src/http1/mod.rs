@@ -11,6 +11,6 @@ mod request;
 pub mod response;
 mod tunnel;
 
-pub use forward::Forward;
+pub use forward::{Forward, Way};
 
 pub(crate) use connection::serve;

@@ -1,10 +1,10 @@
 //! A request on its way to an instance: what is needed to send it, and to send it again.
 
+use std::ops::Range;
 use std::pin::Pin;
 
-use memchr::memmem;
-
 use super::body::Body;
+use super::forward::Way;
 use crate::decide::Route;
 use crate::snapshot::Instance;
 
@@ -22,6 +22,10 @@ pub(super) struct Request {
     pub(super) body: Body,
     /// `bytes` begins with the head and misses nothing.
     pub(super) whole: bool,
+    /// Some of it was sent in an earlier attempt.
+    pub(super) seen: bool,
+    /// It goes through the node of another server, which may yet say that it was sent nowhere.
+    pub(super) afar: bool,
     /// A repeat is safe.
     pub(super) repeatable: bool,
     /// HEAD: the answer has no body.
@@ -36,6 +40,10 @@ pub(super) struct Request {
     pub(super) cut: Box<[u8]>,
     /// Where the path begins in `bytes`, and how long it is there.
     pub(super) path: (usize, usize),
+    /// Where the lines are that only this way has.
+    pub(super) way: Range<usize>,
+    /// The caller has a token.
+    pub(super) has_token: bool,
     /// When the caller waits no longer.
     pub(super) deadline: Option<Pin<Box<tokio::time::Sleep>>>,
 }
@@ -54,7 +62,8 @@ impl Request {
 
     /// Whether so much more would be kept.
     pub(super) fn is_kept_with(&self, more: u64) -> bool {
-        self.whole && self.repeatable && self.bytes.len() as u64 + more <= MAX_REPLAY
+        let needed = self.repeatable || self.afar;
+        self.whole && needed && self.bytes.len() as u64 + more <= MAX_REPLAY
     }
 
     /// From now on it can't be sent again. All of `bytes` was sent.
@@ -74,37 +83,43 @@ impl Request {
         self.repeatable && self.whole && self.body.is_done()
     }
 
-    /// Sends it from its beginning again.
+    /// Sends it from its beginning again, though an instance may have seen it.
     pub(super) fn rewind(&mut self) {
+        self.seen |= self.sent > 0;
         self.sent = 0;
     }
 
-    /// Sends it to another instance, where another part of the path may be cut off.
-    pub(super) fn readdress(&mut self, route: &Route<'_>, instance: &Instance) {
+    /// Sends it from its beginning again: no instance has seen any of it. False when that is no
+    /// longer possible.
+    pub(super) fn take_back(&mut self) -> bool {
+        if self.whole {
+            self.sent = 0;
+        }
+        self.whole
+    }
+
+    /// Sends it to another instance, to which another way may lead.
+    pub(super) fn readdress(
+        &mut self,
+        route: &Route<'_>,
+        instance: &Instance,
+        token: Option<&[u8]>,
+    ) {
         self.rewind();
         let (start, len) = self.path;
         let target = [&self.cut, &self.bytes[start..start + len]].concat();
-        let (cut, path) = route.split(&target, instance);
-        if *cut != *self.cut {
-            self.bytes.splice(start..start + len, path.iter().copied());
-            self.path.1 = path.len();
-            self.tell_cut(cut);
-            self.cut = cut.into();
-        }
-    }
-
-    /// Corrects the field that tells what was cut off. Each line is taken with the end of the one
-    /// before it, so that nothing inside of a value passes for it.
-    fn tell_cut(&mut self, cut: &[u8]) {
-        let line = |cut: &[u8]| [b"\r\nx-forwarded-prefix: ", cut].concat();
-        let first = self.path.0 + self.path.1 + " HTTP/1.1".len();
-        let old = [&line(&self.cut)[..], b"\r\n"].concat();
-        if let Some(at) = memmem::find(&self.bytes[first..], &old) {
-            let at = first + at;
-            self.bytes.drain(at..at + old.len() - "\r\n".len());
-        }
-        if !cut.is_empty() {
-            self.bytes.splice(first..first, line(cut));
-        }
+        let token = token.filter(|_| self.has_token);
+        let (way, path) = Way::to(route, instance, &target, token);
+        let mut lines = Vec::new();
+        way.write(&mut lines);
+        // What stands behind first, so that places before it stay what they are.
+        let new = self.way.start..self.way.start + lines.len();
+        self.bytes
+            .splice(std::mem::replace(&mut self.way, new), lines);
+        self.bytes.splice(start..start + len, path.iter().copied());
+        self.way.start = self.way.start + path.len() - len;
+        self.way.end = self.way.end + path.len() - len;
+        self.path.1 = path.len();
+        self.cut = way.cut.into();
     }
 }

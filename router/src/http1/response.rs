@@ -1,10 +1,13 @@
 //! Heads of answers: read as strictly as those of requests, for an instance may be hostile too.
 
+use hydrant_contracts::header;
+
 use super::body::Framing;
 use super::head::{
     FieldSet, Fields, HeadError, MAX_HEAD, check_line_ends, is_connection, is_framing, list,
     parse_length, refusal_of,
 };
+use crate::refusal::Verdict;
 
 /// The head of an answer; all text lies in the buffer that it was read from.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct ResponseHead<'a> {
     pub keep_alive_seconds: Option<u64>,
     /// The protocol that it changes to, or asks for.
     pub upgrade: Option<&'a [u8]>,
+    /// What another node says of the instance, when the answer is its own.
+    pub(crate) verdict: Option<Verdict>,
     location: Option<usize>,
     coding: Option<usize>,
     fields: &'a [httparse::Header<'a>],
@@ -66,6 +71,7 @@ pub fn parse_response<'a>(
         keep_alive: http11,
         keep_alive_seconds: None,
         upgrade: None,
+        verdict: None,
         location: None,
         coding: None,
         fields: response.headers,
@@ -85,6 +91,7 @@ impl<'a> ResponseHead<'a> {
     fn read_fields(&mut self, http11: bool) -> Result<Option<u64>, HeadError> {
         let mut length = None;
         let (mut named, mut closes) = (false, false);
+        let (mut unsent, mut broken) = (None, None);
         for (index, field) in self.fields.iter().enumerate() {
             let is = |other: &str| field.name.eq_ignore_ascii_case(other);
             match field.name.len() {
@@ -102,12 +109,22 @@ impl<'a> ResponseHead<'a> {
                     self.dropped.insert(index);
                     self.keep_alive_seconds = keep_alive_seconds(field.value);
                 }
+                // From an instance they say nothing, and from a node they are for us alone.
+                14 if is(header::UNSENT) => {
+                    self.dropped.insert(index);
+                    unsent = Some(field.value);
+                }
+                14 if is(header::BROKEN) => {
+                    self.dropped.insert(index);
+                    broken = Some(field.value);
+                }
                 14 if is("content-length") => self.read_length(index, field.value, &mut length)?,
                 16 if is("proxy-connection") => self.dropped.insert(index),
                 17 if is("transfer-encoding") => self.read_coding(index, field.value, http11)?,
                 _ => {}
             }
         }
+        self.verdict = Verdict::parse(unsent, broken);
         self.keep_alive &= !closes;
         if named {
             self.drop_named()?;

@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite as _;
-use tokio::net::TcpStream;
 
 use super::connection::Client;
 use crate::scratch::Scratch;
+use crate::stream::Stream;
 use crate::worker::Worker;
 
 /// One direction. Each side may end while the other goes on.
@@ -33,8 +33,8 @@ impl Flow {
     fn poll(
         &mut self,
         scratch: &Scratch,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
+        from: &mut Stream,
+        to: &mut Stream,
         cx: &mut Context<'_>,
     ) -> Poll<std::io::Result<()>> {
         loop {
@@ -46,6 +46,7 @@ impl Flow {
                 }
                 self.moved = true;
             }
+            ready!(Pin::new(&mut *to).poll_flush(cx))?;
             if self.shut {
                 return Poll::Ready(Ok(()));
             }
@@ -65,7 +66,7 @@ impl Flow {
     fn refill(
         &mut self,
         bytes: &[u8],
-        to: &mut TcpStream,
+        to: &mut Stream,
         cx: &mut Context<'_>,
     ) -> std::io::Result<()> {
         self.waiting = Vec::new();
@@ -83,12 +84,7 @@ impl Flow {
 }
 
 /// Joins a client and an instance, which has sent `part` behind its answer already.
-pub(super) async fn run(
-    worker: &Worker,
-    client: &mut Client,
-    mut upstream: TcpStream,
-    part: Vec<u8>,
-) {
+pub(super) async fn run(worker: &Worker, client: &mut Client, mut upstream: Stream, part: Vec<u8>) {
     let Client {
         stream,
         stash,

@@ -79,6 +79,8 @@ async fn forward(
         caller: &who.caller,
         method: parts.method.as_str().as_bytes(),
         target: &target,
+        server: None,
+        to: None,
     };
     let route = decide::decide(&snapshot, &asked)?;
     let timeout = head::timeout(&parts.headers)?;

@@ -790,6 +790,7 @@ fn a_port_in_use_is_noticed() {
     let config = hydrant_router::Config {
         public: first.public_addr(),
         local: ([127, 0, 0, 1], 0).into(),
+        peer: None,
         workers: 2,
         key: hydrant_contracts::TokenKey::new(&[0; 32]),
         limits: Limits::default(),

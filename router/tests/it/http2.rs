@@ -37,6 +37,7 @@ pub fn router_with(limits: Limits, instances: &[Instance]) -> Router {
     let config = Config {
         public: any,
         local: any,
+        peer: None,
         workers: 2,
         key: TokenKey::new(&[5; 32]),
         limits,

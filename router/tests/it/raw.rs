@@ -310,6 +310,7 @@ pub fn router_with(limits: Limits, workers: usize, addresses: &[SocketAddr]) -> 
     let router = Router::start(Config {
         public: any,
         local: any,
+        peer: None,
         workers,
         key: TokenKey::new(&SECRET),
         limits,
