@@ -14,6 +14,7 @@ use crate::VERSION;
 use crate::compose::Feed;
 use crate::conditional::{etag_of, is_named};
 use crate::parameters::{Parameters, Query, refuse};
+use crate::sight::Sight;
 use crate::snapshot::{KEY, Snapshot};
 
 /// How long a new process waits for the snapshot before it lets requests in.
@@ -32,15 +33,17 @@ pub async fn run_api() -> Result<(), Error> {
     // A process that answers 503 because it is new would be seen by users; one that registers
     // a moment later is not.
     let _ = tokio::time::timeout(FIRST_SNAPSHOT, follower.until_first()).await;
+    let sight = Sight::new(Clock::system());
     Service::new(Tier::Api, "mobile", VERSION)?
-        .http(routes(feed, Clock::system()))
-        .alongside(follower.follow())
+        .http(routes(feed, sight.clone(), Clock::system()))
+        .alongside(follower.follow(sight))
         .run_on(hydrant)
         .await
 }
 
 /// Keeps the feed in step with the snapshot.
 struct Follower {
+    state: hydrant_sdk::State,
     watch: StateWatch,
     feed: Arc<ArcSwapOption<Feed>>,
 }
@@ -50,6 +53,7 @@ impl Follower {
         let state = hydrant.state().of(&"service/mobile".parse()?);
         Ok(Self {
             watch: state.watch(KEY),
+            state,
             feed,
         })
     }
@@ -61,9 +65,19 @@ impl Follower {
         Ok(())
     }
 
-    async fn follow(mut self) -> Result<(), Error> {
+    async fn follow(mut self, sight: Sight) -> Result<(), Error> {
+        let state = self.state.clone();
+        tokio::select! {
+            error = self.step_on() => Err(error),
+            () = sight.keep(&state) => Ok(()),
+        }
+    }
+
+    async fn step_on(&mut self) -> Error {
         loop {
-            self.step().await?;
+            if let Err(error) = self.step().await {
+                return error;
+            }
         }
     }
 
@@ -87,14 +101,15 @@ impl Follower {
 #[derive(Clone)]
 struct Answers {
     feed: Arc<ArcSwapOption<Feed>>,
+    sight: Sight,
     clock: Clock,
 }
 
-fn routes(feed: Arc<ArcSwapOption<Feed>>, clock: Clock) -> axum::Router {
+fn routes(feed: Arc<ArcSwapOption<Feed>>, sight: Sight, clock: Clock) -> axum::Router {
     axum::Router::new()
         .route("/v1/init", get(init))
         .fallback(|| async { Problem(no_such_page()) })
-        .with_state(Answers { feed, clock })
+        .with_state(Answers { feed, sight, clock })
 }
 
 async fn init(
@@ -116,13 +131,17 @@ async fn init(
     } else {
         ([(header::CONTENT_TYPE, "application/json")], body).into_response()
     };
-    describe(answer.headers_mut(), &feed, etag, answers.clock.unix_ms());
+    let stale = [
+        all_stale(&answers.sight),
+        feed.stale(answers.clock.unix_ms()),
+    ];
+    describe(answer.headers_mut(), &feed, etag, &stale);
     Ok(answer)
 }
 
 /// The headers that a 304 has too. Ages stand here, not in the body: they change with every
 /// request, and the ETag must not.
-fn describe(headers: &mut HeaderMap, feed: &Feed, etag: String, now: i64) {
+fn describe(headers: &mut HeaderMap, feed: &Feed, etag: String, stale: &[Option<String>]) {
     let mut insert = |name: &'static str, text: String| {
         if let Ok(value) = HeaderValue::from_str(&text) {
             headers.insert(name, value);
@@ -131,9 +150,15 @@ fn describe(headers: &mut HeaderMap, feed: &Feed, etag: String, now: i64) {
     insert("etag", etag);
     insert("cache-control", "no-cache".into());
     insert("hydrant-snapshot-epoch", feed.epoch().to_string());
-    if let Some(stale) = feed.stale(now) {
-        insert("hydrant-stale", stale);
+    let stale: Vec<&str> = stale.iter().flatten().map(String::as_str).collect();
+    if !stale.is_empty() {
+        insert("hydrant-stale", stale.join(", "));
     }
+}
+
+/// As `*;age=12`: while the state is away, every source may be so many seconds behind.
+fn all_stale(sight: &Sight) -> Option<String> {
+    sight.age().map(|age| format!("*;age={age}"))
 }
 
 fn no_snapshot() -> Error {
@@ -160,6 +185,7 @@ mod tests {
     struct Api {
         base: String,
         feed: Arc<ArcSwapOption<Feed>>,
+        sight: Sight,
         clock: Clock,
         client: reqwest::Client,
     }
@@ -168,7 +194,8 @@ mod tests {
         async fn start() -> Self {
             let feed = Arc::new(ArcSwapOption::empty());
             let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(100));
-            let routes = routes(Arc::clone(&feed), clock.clone());
+            let sight = Sight::new(clock.clone());
+            let routes = routes(Arc::clone(&feed), sight.clone(), clock.clone());
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let base = format!("http://{}", listener.local_addr().unwrap());
             tokio::spawn(async move { axum::serve(listener, routes).await });
@@ -176,6 +203,7 @@ mod tests {
             Self {
                 base,
                 feed,
+                sight,
                 clock,
                 client,
             }
@@ -234,11 +262,27 @@ mod tests {
         let first = api.get(INIT, "").await;
         assert_eq!(first.headers()["hydrant-stale"], "content;age=10");
         api.clock.advance(Duration::from_secs(5));
+        api.sight.saw(api.clock.unix_ms());
         let later = api
             .get(INIT, first.headers()["etag"].to_str().unwrap())
             .await;
         assert_eq!(later.status(), 304);
         assert_eq!(later.headers()["hydrant-stale"], "content;age=15");
+    }
+
+    #[tokio::test]
+    async fn while_the_state_is_away_all_may_be_stale() {
+        let api = Api::start().await;
+        api.publish(json!(1), Some(90_000));
+        let stale = async || api.get(INIT, "").await.headers()["hydrant-stale"].clone();
+        assert_eq!(stale().await, "content;age=10");
+        api.clock.advance(Duration::from_secs(8));
+        assert_eq!(stale().await, "*;age=8, content;age=18");
+        // The node's memory is of a time when the state was there.
+        api.sight.saw(api.clock.unix_ms() - 6000);
+        assert_eq!(stale().await, "*;age=6, content;age=18");
+        api.sight.saw(api.clock.unix_ms() - 1000);
+        assert_eq!(stale().await, "content;age=18");
     }
 
     #[tokio::test]

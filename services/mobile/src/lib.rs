@@ -13,6 +13,7 @@ mod demo;
 mod fetch;
 mod parameters;
 mod poll;
+mod sight;
 mod snapshot;
 mod sources;
 mod upstream;
