@@ -6,8 +6,11 @@
 
 mod certificates;
 mod janitor;
+pub mod netns;
+pub mod node;
 mod port;
 mod process;
+mod proxy;
 pub mod redis;
 pub mod zookeeper;
 
@@ -17,6 +20,7 @@ use std::time::{Duration, Instant};
 pub use certificates::Certificates;
 pub use janitor::{MARK, folder, marked};
 pub use process::{Process, kill};
+pub use proxy::Proxy;
 pub use redis::Redis;
 pub use zookeeper::ZooKeeper;
 

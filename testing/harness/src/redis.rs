@@ -219,6 +219,8 @@ impl Redis {
         let mut lines = vec![
             "bind 127.0.0.1".into(),
             "daemonize no".into(),
+            // Else it writes its title over its environment, and with it over the harness's mark.
+            "set-proc-title no".into(),
             format!("dir {}", folder.display()),
         ];
         let Some(certificates) = &self.certificates else {

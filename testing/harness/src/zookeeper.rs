@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::netns::Host;
 use crate::port::Port;
 use crate::process::Process;
 use crate::{Certificates, Missing, READY, require, wait_until};
@@ -46,6 +47,8 @@ pub struct Options {
     pub tick: Duration,
     /// More lines for `zoo.cfg`, as `key=value`.
     pub more: Vec<String>,
+    /// Where the servers run, one on each: on this machine's loopback when there are none.
+    pub hosts: Vec<Host>,
 }
 
 impl Default for Options {
@@ -55,6 +58,7 @@ impl Default for Options {
             tls: false,
             tick: Duration::from_millis(500),
             more: Vec::new(),
+            hosts: Vec::new(),
         }
     }
 }
@@ -111,19 +115,21 @@ impl ZooKeeper {
         let folder = crate::folder();
         let certificates = options.tls.then(|| Certificates::make(folder.path(), &[]));
         let ports: Vec<Ports> = (0..options.servers).map(|_| Ports::take()).collect();
-        let members = members(&ports);
+        let host = |index: usize| options.hosts.get(index).cloned().unwrap_or_default();
+        let members = members(&ports, host);
         let servers = ports.into_iter().enumerate().map(|(index, ports)| {
             let data = folder.path().join(index.to_string());
             fs::create_dir_all(&data).expect("a folder for the data");
             fs::write(data.join("myid"), (index + 1).to_string()).expect("a file can be written");
             let config = folder.path().join(format!("zoo{index}.cfg"));
-            let mut text = configuration(options, &ports, &data, certificates.as_ref());
+            let host = host(index);
+            let mut text = configuration(options, &host, &ports, &data, certificates.as_ref());
             text.push_str(&members);
             fs::write(&config, text).expect("the configuration can be written");
-            let plain = SocketAddr::from(([127, 0, 0, 1], ports.plain.number()));
-            let secure = SocketAddr::from(([127, 0, 0, 1], ports.secure.number()));
+            let plain = SocketAddr::new(host.address(), ports.plain.number());
+            let secure = SocketAddr::new(host.address(), ports.secure.number());
             Server {
-                process: process(index, folder.path(), &config),
+                process: process(index, &host, folder.path(), &config),
                 address: if options.tls { secure } else { plain },
                 plain,
                 data,
@@ -266,19 +272,21 @@ fn ask(address: SocketAddr, question: &str) -> Option<String> {
 }
 
 /// The lines that name the servers of an ensemble; none for a single server.
-fn members(ports: &[Ports]) -> String {
+fn members(ports: &[Ports], host: impl Fn(usize) -> Host) -> String {
     if ports.len() == 1 {
         return String::new();
     }
     let lines = ports.iter().enumerate().map(|(index, ports)| {
         let (peer, election) = (ports.peer.number(), ports.election.number());
-        format!("server.{}=127.0.0.1:{peer}:{election}\n", index + 1)
+        let address = host(index).address();
+        format!("server.{}={address}:{peer}:{election}\n", index + 1)
     });
     lines.collect()
 }
 
 fn configuration(
     options: &Options,
+    host: &Host,
     ports: &Ports,
     data: &Path,
     certificates: Option<&Certificates>,
@@ -294,14 +302,14 @@ fn configuration(
         "maxClientCnxns=0".into(),
         format!("dataDir={}", data.display()),
         format!("clientPort={}", ports.plain.number()),
-        "clientPortAddress=127.0.0.1".into(),
+        format!("clientPortAddress={}", host.address()),
         "admin.enableServer=false".into(),
         "4lw.commands.whitelist=*".into(),
     ];
     if let Some(certificates) = certificates {
         lines.extend([
             format!("secureClientPort={}", ports.secure.number()),
-            "secureClientPortAddress=127.0.0.1".into(),
+            format!("secureClientPortAddress={}", host.address()),
             "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory".into(),
             format!(
                 "ssl.keyStore.location={}",
@@ -318,7 +326,7 @@ fn configuration(
     lines.join("\n") + "\n"
 }
 
-fn process(index: usize, folder: &Path, config: &Path) -> Process {
+fn process(index: usize, host: &Host, folder: &Path, config: &Path) -> Process {
     let libraries = LIBRARIES.map(|name| format!("{JARS}/{name}.jar"));
     let mut arguments: Vec<String> = JAVA.map(str::to_owned).to_vec();
     arguments.extend([
@@ -329,5 +337,6 @@ fn process(index: usize, folder: &Path, config: &Path) -> Process {
         MAIN.into(),
         config.display().to_string(),
     ]);
-    Process::new(&format!("zookeeper{index}"), folder, "java", &arguments)
+    let (program, arguments) = host.wrap("java", arguments);
+    Process::new(&format!("zookeeper{index}"), folder, &program, &arguments)
 }

@@ -1,4 +1,8 @@
-//! The servers start, are killed, and come back with their data; nothing is left behind.
+//! The servers start, are killed, and come back with their data; the network's faults do what they
+//! say; nothing is left behind.
 
+mod left;
+mod netns;
+mod proxy;
 mod redis;
 mod zookeeper;
