@@ -1,0 +1,4 @@
+//! The engine on real Redis servers.
+
+mod contract;
+mod servers;
