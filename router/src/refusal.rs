@@ -1,9 +1,11 @@
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
 
 use hydrant_contracts::{Code, Error, Fault, header};
 
-use crate::instance::ErrorKind;
+use crate::clock::Moment;
+use crate::instance::{ErrorKind, InFlight, Live};
 
 /// Why the router answers a request itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -188,6 +190,24 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
+    /// Counts it at the instance, and tells what it is as a failure.
+    pub(crate) fn note<L: Deref<Target = Live>>(
+        self,
+        in_flight: &InFlight<L>,
+        now: Moment,
+    ) -> ErrorKind {
+        let kind = match self {
+            Verdict::Broken(kind) => kind,
+            Verdict::Unsent(Unsent::Overloaded) => ErrorKind::Local,
+            Verdict::Unsent(_) => ErrorKind::Connect,
+        };
+        match self {
+            Verdict::Unsent(Unsent::Unknown | Unsent::NotReady) => in_flight.turned_away(now),
+            _ => in_flight.failed(kind, now),
+        }
+        kind
+    }
+
     /// Reads the values of the headers `hydrant-unsent` and `hydrant-broken`.
     pub(crate) fn parse(unsent: Option<&[u8]>, broken: Option<&[u8]>) -> Option<Self> {
         let broken_by = |text: &[u8]| match text == ErrorKind::Protocol.as_str().as_bytes() {

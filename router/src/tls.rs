@@ -5,10 +5,13 @@
 
 use std::fmt;
 use std::fs;
+use std::future::poll_fn;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use arc_swap::ArcSwap;
 use hydrant_contracts::ServerName;
@@ -20,8 +23,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName as TlsName, Un
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream, client};
 
 use crate::stream::Stream;
 
@@ -176,7 +180,8 @@ impl Tls {
             }))
         };
         let name = tls_name(server).ok_or(io::ErrorKind::InvalidInput)?;
-        let tls = connector.connect(name, tcp).await?;
+        let mut tls = connector.connect(name, tcp).await?;
+        accepted(&mut tls).await?;
         Ok(Stream::Tls(Box::new(TlsStream::Client(tls))))
     }
 }
@@ -410,27 +415,18 @@ impl ClientCertVerifier for NodesOnly {
     }
 }
 
-/// The other side has ended the handshake because it does not accept our certificate. What we sent
-/// behind our part of the handshake, it has not read.
-pub(crate) fn is_turned_away(error: &io::Error) -> bool {
-    use rustls::AlertDescription as Alert;
-    let inner = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(
-        inner,
-        Some(rustls::Error::AlertReceived(
-            Alert::BadCertificate
-                | Alert::UnsupportedCertificate
-                | Alert::CertificateRevoked
-                | Alert::CertificateExpired
-                | Alert::CertificateUnknown
-                | Alert::UnknownCA
-                | Alert::AccessDenied
-                | Alert::CertificateRequired
-                | Alert::DecryptError
-        ))
-    )
+/// Waits until the other side has accepted our certificate. In TLS 1.3 that is a step behind the
+/// handshake as this side sees it; a request that was sent meanwhile would be lost.
+async fn accepted(tls: &mut client::TlsStream<TcpStream>) -> io::Result<()> {
+    poll_fn(|cx| {
+        let read = Pin::new(&mut *tls).poll_read(cx, &mut ReadBuf::new(&mut []));
+        match read {
+            // It sends session tickets as soon as it has accepted.
+            Poll::Pending if tls.get_ref().1.tls13_tickets_received() > 0 => Poll::Ready(Ok(())),
+            read => read,
+        }
+    })
+    .await
 }
 
 /// An error and what caused it, in one line.

@@ -14,6 +14,8 @@ use crate::tls::{Protocol, Tls};
 
 /// The most idle connections of one worker to one instance.
 const MAX_IDLE: usize = 1024;
+/// A node that is silent for less has not been given much time to answer.
+pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 
 /// The idle connections of one worker to instances, by the key of the instance.
 #[derive(Debug, Default)]

@@ -28,7 +28,7 @@ use crate::refusal::{Reason, Refusal, Unsent, Verdict};
 use crate::snapshot::{Instance, Snapshot};
 use crate::stream::Stream;
 use crate::tls::Protocol;
-use crate::upstream::{connect, connect_peer};
+use crate::upstream::{SILENCE, connect, connect_peer};
 use crate::worker::Worker;
 
 /// What a client of HTTP/2 with prior knowledge sends first.
@@ -37,8 +37,6 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_IDLE: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 64 << 20;
-/// A node that keeps silent for less has not been given much time.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// A client and what is known of it.
 #[derive(Debug)]
@@ -525,9 +523,6 @@ async fn attempt(
                     request.rewind();
                     continue;
                 }
-                if kind == ErrorKind::Connect {
-                    request.take_back();
-                }
                 return failed(worker, &in_flight, instance, kind, now);
             }
             End::Broken(kind) => {
@@ -589,16 +584,7 @@ fn failed_there(
     request: &mut Request,
     verdict: Verdict,
 ) -> Attempt {
-    let now = Moment::now();
-    let kind = match verdict {
-        Verdict::Broken(kind) => kind,
-        Verdict::Unsent(Unsent::Overloaded) => ErrorKind::Local,
-        Verdict::Unsent(_) => ErrorKind::Connect,
-    };
-    match verdict {
-        Verdict::Unsent(Unsent::Unknown | Unsent::NotReady) => in_flight.turned_away(now),
-        _ => in_flight.failed(kind, now),
-    }
+    let kind = verdict.note(in_flight, Moment::now());
     if let Verdict::Unsent(_) = verdict {
         request.take_back();
     }

@@ -20,7 +20,6 @@ use crate::refusal::Verdict;
 use crate::scratch::Scratch;
 use crate::splice::{MIN_LENGTH, Side, Splice};
 use crate::stream::Stream;
-use crate::tls::is_turned_away;
 use crate::worker::Worker;
 
 /// Up to here a body is copied behind its head and both leave in one plain write; above, the two
@@ -414,9 +413,6 @@ impl<'x, 'l> Exchange<'x, 'l> {
         let read = ready!(worker.scratch.poll_read(&mut self.upstream, cx));
         let count = match read {
             Ok(count) if count > 0 => count,
-            Err(error) if is_turned_away(&error) => {
-                return Poll::Ready(Err(Stop(self.failure(ErrorKind::Connect))));
-            }
             ended => return Poll::Ready(self.upstream_ended(ended.is_ok())),
         };
         self.unsettled = Scratch::is_full(count) || self.upstream.reads_ahead();

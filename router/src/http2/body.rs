@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::exchange::Active;
 use super::head;
-use super::pool::Stream;
+use super::pool::Place;
 use crate::answer::{Answer, Style};
 use crate::clock::Moment;
 use crate::instance::{ErrorKind, InFlight, Live};
@@ -242,7 +242,7 @@ pub(super) struct Forwarded {
     pub(super) sent: Sent,
     pub(super) _upload: UploadEnd,
     /// Its place on the instance's connection.
-    pub(super) _stream: Option<Stream>,
+    pub(super) _stream: Option<Place>,
     pub(super) deadline: Option<Deadline>,
     pub(super) style: Style,
     /// Keeps its connection from counting as idle.

@@ -13,16 +13,18 @@ use tokio::time::Instant;
 
 use super::Client;
 use super::body::{AnswerBody, Deadline, Forwarded, Sent, Upload, UploadEnd};
-use super::head::{self, Onward};
-use super::pool::{Answered, Failure};
+use super::head::{self, ForUs, Onward};
+use super::pool::{Answered, Destination, Failure, speaks_http2};
 use crate::answer::{Answer, Style};
 use crate::balance::{self, Chooser, Tried};
 use crate::clock::Moment;
-use crate::decide::{self, Route};
+use crate::decide::{self, Listener, Route};
+use crate::http1::Way;
 use crate::http1::head::check_host;
 use crate::instance::{ErrorKind, InFlight};
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{Reason, Refusal, Unsent, Verdict};
 use crate::snapshot::Instance;
+use crate::upstream::SILENCE;
 use crate::worker::Worker;
 
 /// A request on its way: what its attempts share.
@@ -36,6 +38,9 @@ struct Exchange<'a> {
     active: Rc<Active>,
     deadline: Option<Instant>,
     style: Style,
+    token: Option<HeaderValue>,
+    /// Another node sent it, and chooses the instances.
+    for_peer: bool,
 }
 
 /// Answers one request.
@@ -68,7 +73,10 @@ async fn forward(
     let snapshot = worker.snapshot();
     let (mut parts, body) = request.into_parts();
     let (target, authority) = (target(&parts), authority(&parts)?);
-    let token = head::token(&parts.headers)?;
+    let for_us = ForUs::of(&parts.headers)?;
+    let bytes = |value: &Option<HeaderValue>| value.as_ref().map(|value| value.as_bytes().to_vec());
+    let (server, to) = (bytes(&for_us.server), bytes(&for_us.to));
+    let token = for_us.token.as_ref().map(HeaderValue::as_bytes);
     let who = client
         .identities
         .borrow_mut()
@@ -79,14 +87,14 @@ async fn forward(
         caller: &who.caller,
         method: parts.method.as_str().as_bytes(),
         target: &target,
-        server: None,
-        to: None,
+        server: server.as_deref(),
+        to: to.as_deref(),
     };
     let route = decide::decide(&snapshot, &asked)?;
     let timeout = head::timeout(&parts.headers)?;
     let onward = Onward {
         caller: &who.text,
-        keeps_token: route.forwards_token(),
+        from_peer: client.listener == Listener::Peer,
         client: client.address.ip(),
         authority: authority.as_deref(),
     };
@@ -101,6 +109,8 @@ async fn forward(
         active: Rc::clone(active),
         deadline: timeout.map(|timeout| Instant::now() + timeout),
         style,
+        token: for_us.token,
+        for_peer: client.listener == Listener::Peer,
     };
     exchange.run().await
 }
@@ -120,6 +130,9 @@ impl Exchange<'_> {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
+            if self.for_peer {
+                return Err(tell_first_node(self.failed(instance, &failure), &failure));
+            }
             tried.add(instance);
             let again = self.may_repeat(&failure) && !tried.is_full();
             if !again || !budget.take_retry(Moment::now()) {
@@ -153,31 +166,47 @@ impl Exchange<'_> {
         if !tried.is_empty() {
             sent.is_retry();
         }
-        let (cut, seen) = route.split(&self.target, instance);
-        let request = self.request(instance, &sent, cut, seen)?;
-        let answer = self.worker.http2.pool.send(
-            &instance.live,
-            instance.info.http2,
-            request,
-            &self.worker.limits,
-        );
+        let began = Instant::now();
+        let peer = instance.reach.peer();
+        let token = self.token.as_ref().map(HeaderValue::as_bytes);
+        let (way, seen) = Way::to(route, instance, &self.target, token);
+        let request = self.request(instance, &sent, &way, seen)?;
+        let to = Destination {
+            instance,
+            tls: self.worker.tls.as_deref(),
+            limits: &self.worker.limits,
+        };
+        let answer = self.worker.http2.pool.send(to, request);
         let until = self
             .deadline
             .unwrap_or_else(|| Instant::now() + self.longest_wait());
         match tokio::time::timeout_at(until, answer).await {
             Err(_) => {
+                if let Some(peer) = peer.filter(|_| began.elapsed() >= SILENCE) {
+                    peer.silent(self.worker.index, Moment::now());
+                }
                 sent.failed(ErrorKind::Timeout, Moment::now());
                 Err(too_late())
             }
-            Ok(Err(failure)) => {
+            Ok(Err(mut failure)) => {
+                if let Some(peer) = peer.filter(|_| failure.whole_connection) {
+                    peer.eject(Moment::now());
+                    failure.kind = ErrorKind::Peer;
+                }
                 sent.failed(failure.kind, Moment::now());
                 Ok(Err(failure))
             }
             Ok(Ok(answered)) => {
+                if let Some(peer) = peer {
+                    peer.answered(self.worker.index, Moment::now());
+                    if let Some(verdict) = head::verdict(answered.response.headers()) {
+                        return Ok(Err(failed_there(&sent, verdict)));
+                    }
+                }
                 let status = answered.response.status().as_u16();
                 sent.answered(status, Moment::now());
                 self.upload.forget();
-                Ok(Ok(self.forwarded(answered, sent, cut)))
+                Ok(Ok(self.forwarded(answered, sent, way.cut)))
             }
         }
     }
@@ -186,17 +215,18 @@ impl Exchange<'_> {
         &self,
         instance: &Instance,
         sent: &Sent,
-        cut: &[u8],
+        way: &Way<'_>,
         seen: &[u8],
     ) -> Result<Request<super::body::Attempt>, Refusal> {
         let left = self
             .deadline
             .map(|deadline| deadline.duration_since(Instant::now()));
         let mut headers = self.parts.headers.clone();
-        head::finish(&mut headers, cut, left);
+        head::finish(&mut headers, way, left);
         let own_authority = instance.live.address().to_string();
         let authority = self.authority.as_deref().unwrap_or(&own_authority);
-        let uri = head::address(&mut headers, authority, seen, instance.info.http2);
+        let http2 = speaks_http2(instance);
+        let uri = head::address(&mut headers, authority, seen, http2);
         let uri = uri.ok_or_else(|| {
             let message = "the request's host or path is not one of HTTP";
             Refusal::new(Reason::BadRequest, message)
@@ -243,14 +273,41 @@ impl Exchange<'_> {
             ErrorKind::Connect => format!("{id} of {service} takes no connection"),
             ErrorKind::Protocol => format!("{id} of {service} answered something that is not HTTP"),
             ErrorKind::Local => "the router has no file descriptor left".into(),
+            ErrorKind::Peer => {
+                format!(
+                    "the node of server {} does not answer",
+                    instance.info.server
+                )
+            }
             _ => format!("{id} of {service} broke off before it answered"),
         };
         let reason = match failure.kind {
-            ErrorKind::Connect => Reason::NoHealthyInstance,
+            ErrorKind::Connect | ErrorKind::Peer => Reason::NoHealthyInstance,
             ErrorKind::Local => Reason::Overloaded,
             _ => Reason::UpstreamFailed,
         };
         Refusal::new(reason, message)
+    }
+}
+
+/// The node of another server says what became of the request at its instance.
+fn failed_there(sent: &Sent, verdict: Verdict) -> Failure {
+    Failure {
+        kind: verdict.note(sent, Moment::now()),
+        unsent: matches!(verdict, Verdict::Unsent(_)),
+        whole_connection: false,
+    }
+}
+
+/// Another node has chosen the instance, so it chooses the next one too. It must know whether the
+/// instance may have seen anything.
+fn tell_first_node(refusal: Refusal, failure: &Failure) -> Refusal {
+    match (failure.kind, failure.unsent) {
+        (ErrorKind::Local, true) => refusal.unsent(Unsent::Overloaded),
+        (_, true) => refusal.unsent(Unsent::Refused),
+        (ErrorKind::Protocol, false) => refusal.broken(ErrorKind::Protocol),
+        (ErrorKind::Timeout, false) => refusal,
+        (_, false) => refusal.broken(ErrorKind::Closed),
     }
 }
 

@@ -7,8 +7,9 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Uri};
 use hydrant_contracts::{CorrelationId, Timeout, TraceParent, header as ours};
 
+use crate::http1::Way;
 use crate::names::{is_lookalike, is_only_in_heads};
-use crate::refusal::{Reason, Refusal, shown};
+use crate::refusal::{Reason, Refusal, Verdict, shown};
 
 const TIMEOUTS: [HeaderName; 3] = [
     HeaderName::from_static(ours::CONNECT_TIMEOUT),
@@ -28,6 +29,12 @@ const TOKEN: HeaderName = HeaderName::from_static(ours::TOKEN);
 const TRACEPARENT: HeaderName = HeaderName::from_static(ours::TRACEPARENT);
 const CORRELATION_ID: HeaderName = HeaderName::from_static(ours::CORRELATION_ID);
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static(ours::FORWARDED_PREFIX);
+const TO: HeaderName = HeaderName::from_static(ours::TO);
+const SERVER: HeaderName = HeaderName::from_static(ours::SERVER);
+const UNSENT: HeaderName = HeaderName::from_static(ours::UNSENT);
+const BROKEN: HeaderName = HeaderName::from_static(ours::BROKEN);
+/// What a request may not bring along: it is set anew on each way, or says something to us alone.
+const FOR_THIS_HOP: [HeaderName; 6] = [FORWARDED_PREFIX, TOKEN, TO, SERVER, UNSENT, BROKEN];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -36,20 +43,45 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 #[derive(Debug)]
 pub(super) struct Onward<'a> {
     pub(super) caller: &'a str,
-    pub(super) keeps_token: bool,
+    /// Another node sent it. What it tells of the client is true, and goes on as it is.
+    pub(super) from_peer: bool,
     pub(super) client: IpAddr,
     pub(super) authority: Option<&'a str>,
 }
 
-/// The token of a request; more than one is refused.
-pub(super) fn token(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
-    let mut tokens = headers.get_all(TOKEN).iter();
-    let first = tokens.next().map(HeaderValue::as_bytes);
-    if tokens.next().is_some() {
-        let message = "the request has more than one header hydrant-token";
+/// What a request says to the router alone.
+#[derive(Debug)]
+pub(super) struct ForUs {
+    pub(super) token: Option<HeaderValue>,
+    pub(super) to: Option<HeaderValue>,
+    pub(super) server: Option<HeaderValue>,
+}
+
+impl ForUs {
+    /// Each may be there once.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        Ok(Self {
+            token: once(headers, &TOKEN)?,
+            to: once(headers, &TO)?,
+            server: once(headers, &SERVER)?,
+        })
+    }
+}
+
+fn once(headers: &HeaderMap, name: &HeaderName) -> Result<Option<HeaderValue>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next().cloned();
+    if values.next().is_some() {
+        let message = format!("the request has more than one header {name}");
         return Err(Refusal::new(Reason::BadRequest, message));
     }
     Ok(first)
+}
+
+/// What the node of another server says of its instance, when the answer is its own.
+pub(super) fn verdict(headers: &HeaderMap) -> Option<Verdict> {
+    let value = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
+    Verdict::parse(value(&UNSENT), value(&BROKEN))
 }
 
 /// How long the caller waits: the shortest of the headers that say so.
@@ -82,18 +114,19 @@ pub(super) fn prepare(headers: &mut HeaderMap, onward: &Onward<'_>) {
     drop_hop_by_hop(headers);
     drop_lookalikes(headers);
     headers.remove(header::EXPECT);
-    headers.remove(FORWARDED_PREFIX);
+    for name in &FOR_THIS_HOP {
+        headers.remove(name);
+    }
     let trailers = headers.get(header::TE).is_some_and(|te| te == "trailers");
     headers.remove(header::TE);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    if !onward.keeps_token {
-        headers.remove(TOKEN);
-    }
     insert(headers, CALLER, onward.caller);
     add_context(headers);
-    add_forwarded(headers, onward);
+    if !onward.from_peer {
+        add_forwarded(headers, onward);
+    }
 }
 
 fn drop_hop_by_hop(headers: &mut HeaderMap) {
@@ -183,11 +216,21 @@ fn add_forwarded(headers: &mut HeaderMap, onward: &Onward<'_>) {
     }
 }
 
-/// What depends on the instance and on the time: the prefix that was cut off, and what is left of
-/// the time, in the form in which it came.
-pub(super) fn finish(headers: &mut HeaderMap, cut: &[u8], left: Option<Duration>) {
-    if let (false, Ok(cut)) = (cut.is_empty(), HeaderValue::from_bytes(cut)) {
-        headers.insert(FORWARDED_PREFIX, cut);
+/// What depends on the way and on the time: the prefix that was cut off, the instance behind
+/// another node and the token for that node, and what is left of the time, in the form in which it
+/// came.
+pub(super) fn finish(headers: &mut HeaderMap, way: &Way<'_>, left: Option<Duration>) {
+    for (name, value) in [
+        (
+            FORWARDED_PREFIX,
+            Some(way.cut).filter(|cut| !cut.is_empty()),
+        ),
+        (TO, way.to.map(str::as_bytes)),
+        (TOKEN, way.token),
+    ] {
+        if let Some(Ok(value)) = value.map(HeaderValue::from_bytes) {
+            headers.insert(name, value);
+        }
     }
     let Some(left) = left.map(Timeout::new) else {
         return;
@@ -229,6 +272,8 @@ pub(super) fn address(
 /// Takes off an answer what ends here, and puts back the prefix that was cut off.
 pub(super) fn answer(status: http::StatusCode, headers: &mut HeaderMap, cut: &[u8]) {
     drop_hop_by_hop(headers);
+    headers.remove(UNSENT);
+    headers.remove(BROKEN);
     let redirects = status.is_redirection() || status == http::StatusCode::CREATED;
     let location = headers
         .get(header::LOCATION)

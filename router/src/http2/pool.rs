@@ -9,13 +9,16 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::LocalTasks;
 use super::body::Attempt;
-use crate::instance::{ErrorKind, Live};
+use crate::instance::ErrorKind;
 use crate::listen::Limits;
+use crate::snapshot::Instance;
+use crate::stream::Stream;
+use crate::tls::{Protocol, Tls};
+use crate::upstream::{connect, connect_peer};
 
 /// Requests of one HTTP/2 connection, above which another is opened, and the most of those.
 const STREAMS_EACH: usize = 100;
@@ -49,7 +52,7 @@ struct Http2Connection {
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) response: Response<Incoming>,
-    pub(super) stream: Option<Stream>,
+    pub(super) stream: Option<Place>,
 }
 
 /// Why a request has no answer.
@@ -58,33 +61,71 @@ pub(super) struct Failure {
     pub(super) kind: ErrorKind,
     /// The instance did nothing with it.
     pub(super) unsent: bool,
+    /// Not this request alone: no connection could be made, or all of it broke.
+    pub(super) whole_connection: bool,
 }
 
 impl Failure {
     const fn unsent(kind: ErrorKind) -> Self {
-        Self { kind, unsent: true }
+        Self {
+            kind,
+            unsent: true,
+            whole_connection: matches!(kind, ErrorKind::Connect | ErrorKind::Protocol),
+        }
     }
+}
+
+/// Where a request goes: to an instance on this server, or to the node of its server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Destination<'a> {
+    pub(super) instance: &'a Instance,
+    pub(super) tls: Option<&'a Tls>,
+    pub(super) limits: &'a Limits,
+}
+
+impl Destination<'_> {
+    /// What its connections are kept under.
+    fn key(&self) -> u64 {
+        let own = || self.instance.live.key();
+        self.instance
+            .reach
+            .peer()
+            .map_or_else(own, |peer| peer.key())
+    }
+
+    async fn connect(&self) -> Result<TokioIo<Stream>, Failure> {
+        let limit = self.limits.connect;
+        let connected = match self.instance.reach.peer() {
+            Some(peer) => connect_peer(peer, self.tls, Protocol::Http2, limit).await,
+            None => connect(self.instance.live.address(), limit).await,
+        };
+        let failed = |error| Failure::unsent(ErrorKind::of_connect(&error));
+        connected.map(TokioIo::new).map_err(failed)
+    }
+}
+
+/// Nodes speak HTTP/2 with each other for whoever speaks it.
+pub(super) fn speaks_http2(instance: &Instance) -> bool {
+    instance.info.http2 || instance.reach.peer().is_some()
 }
 
 impl Pool {
     /// Sends a request and waits for the head of the answer.
     pub(super) async fn send(
         &self,
-        live: &Live,
-        http2: bool,
+        to: Destination<'_>,
         request: Request<Attempt>,
-        limits: &Limits,
     ) -> Result<Answered, Failure> {
-        let connections = self.of(live);
-        if http2 {
-            connections.send_http2(live, request, limits).await
+        let connections = self.of(to.key());
+        if speaks_http2(to.instance) {
+            connections.send_http2(to, request).await
         } else {
-            connections.send_http1(live, request, limits).await
+            connections.send_http1(to, request).await
         }
     }
 
-    fn of(&self, live: &Live) -> Rc<Connections> {
-        Rc::clone(self.0.borrow_mut().entry(live.key()).or_default())
+    fn of(&self, key: u64) -> Rc<Connections> {
+        Rc::clone(self.0.borrow_mut().entry(key).or_default())
     }
 
     /// Closes what was idle for too long, and forgets instances without connections.
@@ -108,30 +149,30 @@ impl Connections {
 
     async fn send_http2(
         &self,
-        live: &Live,
-        request: Request<Attempt>,
-        limits: &Limits,
+        to: Destination<'_>,
+        mut request: Request<Attempt>,
     ) -> Result<Answered, Failure> {
-        let mut connection = self.http2_connection(live, limits).await?;
-        let stream = Some(Stream::begin(&connection.streams));
-        let answer = connection.sender.try_send_request(request).await;
-        let response = answer.map_err(|error| failure(&error))?;
-        Ok(Answered { response, stream })
+        if let Some(connection) = self.free_http2() {
+            // One that was closed while it was idle says nothing: a fresh one tells.
+            match connection.send(request).await {
+                Err(mut error) if error.message().is_some() => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(failure(&error)),
+                },
+                answered => return answered.map_err(|error| failure(&error)),
+            }
+        }
+        let connection = self.http2_connection(to).await?;
+        let answered = connection.send(request).await;
+        answered.map_err(|error| failure(&error))
     }
 
-    async fn http2_connection(
-        &self,
-        live: &Live,
-        limits: &Limits,
-    ) -> Result<Http2Connection, Failure> {
-        if let Some(connection) = self.free_http2() {
-            return Ok(connection);
-        }
+    async fn http2_connection(&self, to: Destination<'_>) -> Result<Http2Connection, Failure> {
         let _connecting = self.connecting.lock().await;
         if let Some(connection) = self.free_http2() {
             return Ok(connection);
         }
-        let connection = connect_http2(live, limits).await?;
+        let connection = connect_http2(to).await?;
         self.http2.borrow_mut().push(connection.clone());
         Ok(connection)
     }
@@ -149,19 +190,18 @@ impl Connections {
 
     async fn send_http1(
         self: Rc<Self>,
-        live: &Live,
+        to: Destination<'_>,
         request: Request<Attempt>,
-        limits: &Limits,
     ) -> Result<Answered, Failure> {
         let mut sender = match self.idle_http1() {
             Some(sender) => sender,
-            None => connect_http1(live, limits).await?,
+            None => connect_http1(to).await?,
         };
         let response = sender
             .try_send_request(request)
             .await
             .map_err(|error| failure(&error))?;
-        let idle_limit = limits.upstream_idle;
+        let idle_limit = to.limits.upstream_idle;
         tokio::task::spawn_local(async move {
             if sender.ready().await.is_ok() {
                 self.keep(sender, idle_limit);
@@ -196,37 +236,36 @@ fn is_fresh(sender: &http1::SendRequest<Attempt>, until: Instant) -> bool {
     sender.is_ready() && Instant::now() < until
 }
 
+impl Http2Connection {
+    async fn send(
+        mut self,
+        request: Request<Attempt>,
+    ) -> Result<Answered, TrySendError<Request<Attempt>>> {
+        let stream = Some(Place::begin(&self.streams));
+        let response = self.sender.try_send_request(request).await?;
+        Ok(Answered { response, stream })
+    }
+}
+
 /// A request on an HTTP/2 connection, until its answer has ended.
 #[derive(Debug)]
-pub(super) struct Stream(Rc<Cell<usize>>);
+pub(super) struct Place(Rc<Cell<usize>>);
 
-impl Stream {
+impl Place {
     fn begin(streams: &Rc<Cell<usize>>) -> Self {
         streams.set(streams.get() + 1);
         Self(Rc::clone(streams))
     }
 }
 
-impl Drop for Stream {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
-async fn connect(live: &Live, limits: &Limits) -> Result<TokioIo<TcpStream>, Failure> {
-    let connected = timeout(limits.connect, TcpStream::connect(live.address())).await;
-    match connected {
-        Ok(Ok(stream)) => {
-            let _ = stream.set_nodelay(true);
-            Ok(TokioIo::new(stream))
-        }
-        Ok(Err(error)) => Err(Failure::unsent(ErrorKind::of_connect(&error))),
-        Err(_) => Err(Failure::unsent(ErrorKind::Connect)),
-    }
-}
-
-async fn connect_http2(live: &Live, limits: &Limits) -> Result<Http2Connection, Failure> {
-    let io = connect(live, limits).await?;
+async fn connect_http2(to: Destination<'_>) -> Result<Http2Connection, Failure> {
+    let io = to.connect().await?;
     let handshake = http2::Builder::new(LocalTasks)
         .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW / 4)
@@ -235,7 +274,7 @@ async fn connect_http2(live: &Live, limits: &Limits) -> Result<Http2Connection, 
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_LIMIT)
         .handshake(io);
-    let made = timeout(limits.connect, handshake)
+    let made = timeout(to.limits.connect, handshake)
         .await
         .ok()
         .and_then(Result::ok);
@@ -251,11 +290,8 @@ async fn connect_http2(live: &Live, limits: &Limits) -> Result<Http2Connection, 
     })
 }
 
-async fn connect_http1(
-    live: &Live,
-    limits: &Limits,
-) -> Result<http1::SendRequest<Attempt>, Failure> {
-    let io = connect(live, limits).await?;
+async fn connect_http1(to: Destination<'_>) -> Result<http1::SendRequest<Attempt>, Failure> {
+    let io = to.connect().await?;
     let made = http1::handshake(io).await;
     let (sender, connection) = made.map_err(|_| Failure::unsent(ErrorKind::Protocol))?;
     tokio::task::spawn_local(async move {
@@ -269,9 +305,10 @@ async fn connect_http1(
 fn failure(error: &TrySendError<Request<Attempt>>) -> Failure {
     let not_begun = error.message().is_some();
     let error = error.error();
-    let refused = std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<h2::Error>())
-        .is_some_and(was_refused);
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<h2::Error>());
+    let refused = source.is_some_and(was_refused);
+    let of_one_stream = source.is_some_and(h2::Error::is_reset);
     let kind = if error.is_parse() || error.is_parse_status() {
         ErrorKind::Protocol
     } else {
@@ -280,6 +317,7 @@ fn failure(error: &TrySendError<Request<Attempt>>) -> Failure {
     Failure {
         kind,
         unsent: not_begun || refused,
+        whole_connection: !refused && !of_one_stream,
     }
 }
 
