@@ -1,6 +1,7 @@
 //! Our own nodes: real processes on free ports with a data folder of their own, and nothing left
 //! behind, also after a panic.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -202,7 +203,7 @@ impl Fleet {
             tls: false,
             folder: crate::folder(),
         };
-        fleet.run(&["ca", "init"], &[]);
+        fleet.ca(&[OsStr::new("init"), fleet.authority().as_os_str()]);
         fleet
     }
 
@@ -222,7 +223,9 @@ impl Fleet {
     pub fn server_with(&self, server: &str, zone: &str, engines: &str, services: &str) -> Setup {
         let credentials = self.credentials(server);
         if !credentials.exists() {
-            self.run(&["ca", "issue"], &[server]);
+            let authority = self.authority();
+            let words = ["issue", server, "--dir"].map(OsStr::new);
+            self.ca(&[&words[..], &[authority.as_os_str()]].concat());
         }
         let mut setup = Setup::up(&self.program);
         let peer = setup.port();
@@ -245,10 +248,9 @@ impl Fleet {
         self.folder.path().join("fleet")
     }
 
-    fn run(&self, verb: &[&str], rest: &[&str]) {
+    fn ca(&self, arguments: &[&OsStr]) {
         let mut command = command(&self.program);
-        command.args(verb).args(rest);
-        command.arg("--dir").arg(self.authority());
+        command.arg("ca").args(arguments);
         let output = command.output().expect("the binary starts");
         assert!(
             output.status.success(),

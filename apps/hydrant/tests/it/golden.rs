@@ -7,20 +7,7 @@ use std::process::{Command, Output};
 
 /// The binary, cut off from the environment of whoever runs the tests.
 pub fn hydrant() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hydrant"));
-    for name in [
-        "HYDRANT_URL",
-        "HYDRANT_TOKEN",
-        "HYDRANT_DATA",
-        "HYDRANT_LOG",
-        "COLUMNS",
-    ] {
-        command.env_remove(name);
-    }
-    command
-        .env_remove("XDG_DATA_HOME")
-        .env("HOME", "/nonexistent");
-    command
+    hydrant_harness::node::command(Path::new(env!("CARGO_BIN_EXE_hydrant")))
 }
 
 /// Runs command lines one after the other, and writes down what they show.
