@@ -15,12 +15,14 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::config::{Engines, Quotas};
+use crate::deadline::bounded;
 use crate::entries::Entries;
 use crate::error::StartError;
 use crate::health::{self, Health};
 use crate::identity::{Authority, node_service};
 use crate::leases::Leases;
 use crate::local_api::{self, LocalApi};
+use crate::near_cache::NearCache;
 use crate::quota::Quota;
 use crate::registration::{self, Registrations};
 use crate::seats::Seats;
@@ -64,13 +66,15 @@ pub struct Agent {
     presence: Arc<Presence>,
     registrations: Arc<Registrations>,
     table: Arc<Table>,
+    near: Arc<NearCache>,
     shutdown: Shutdown,
 }
 
 impl Agent {
     /// Opens the node's session, listens on a free port of the loopback, and feeds the router: it
     /// routes to the local API when this returns.
-    pub async fn start(parts: Parts) -> Result<Self, StartError> {
+    pub async fn start(mut parts: Parts) -> Result<Self, StartError> {
+        parts.engines = bounded(&parts.engines);
         let coordination = parts.engines.coordination.clone();
         let presence = Presence::open(coordination, own_server(&parts), parts.session).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
@@ -139,6 +143,7 @@ impl Agent {
             presence,
             registrations: Arc::new(registrations),
             table,
+            near: Arc::new(NearCache::new(parts.engines.state.clone())),
             shutdown,
         })
     }
@@ -153,6 +158,7 @@ impl Agent {
             watches: watches.clone(),
             coordination: parts.engines.coordination.clone(),
             state: parts.engines.state.clone(),
+            near: self.near.clone(),
             registrations: self.registrations.clone(),
             seats: Arc::new(Seats {
                 presence: self.presence.clone(),
@@ -184,6 +190,10 @@ impl Agent {
         let (presence, shutdown) = (self.presence.clone(), self.shutdown.clone());
         self.shutdown
             .spawn(async move { presence.keep(&shutdown).await });
+
+        let (near, shutdown) = (self.near.clone(), self.shutdown.clone());
+        self.shutdown
+            .spawn(async move { near.empty_on_failovers(&shutdown).await });
 
         let (table, shutdown) = (self.table.clone(), self.shutdown.clone());
         let own = Arc::new(own_instance(&parts, self.address));

@@ -28,6 +28,9 @@ pub struct FleetConfig {
     pub peer: SocketAddr,
     /// Where they are told to find it; `None` tells them where it listens.
     pub advertise: Option<SocketAddr>,
+    /// How nodes prove themselves to each other; `None` speaks in clear text, which is for the
+    /// loopback only.
+    pub tls: Option<hydrant_router::PeerTls>,
     /// Makes and checks the tokens of the whole fleet.
     pub key: TokenKey,
 }

@@ -124,7 +124,9 @@ impl Entries {
                     Some(error.into())
                 }
                 Err(error) => {
-                    tracing::warn!(%key, %error, "cannot write to coordination; trying again");
+                    if *standing.borrow() == Standing::Present {
+                        tracing::warn!(%key, %error, "cannot write to coordination; trying again");
+                    }
                     tokio::select! {
                         _ = wanted.changed() => {}
                         _ = sessions.changed() => {}

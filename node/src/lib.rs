@@ -3,6 +3,7 @@
 
 mod agent;
 mod config;
+mod deadline;
 mod entries;
 mod error;
 mod health;
@@ -12,6 +13,7 @@ mod leases;
 mod local_api;
 pub mod logs;
 mod metrics;
+mod near_cache;
 mod node;
 pub mod process;
 mod quota;

@@ -8,10 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hydrant_contracts::{Error, Identity, InstanceId, ServiceId, TokenKey};
 use hydrant_ports::{Coordination, Expect, Key};
-use hydrant_router::Router;
+use hydrant_router::{PeerConfig, Router};
 
 use crate::agent::{Agent, Parts};
 use crate::config::{Engines, NodeConfig};
+use crate::deadline::bounded;
 use crate::error::StartError;
 use crate::identity::{invalid, load_or_create_key, write_operator_token};
 use crate::logs::{Logs, LogsConfig};
@@ -29,6 +30,7 @@ const ROUTER_DRAINS: Duration = Duration::from_millis(300);
 pub struct Node {
     public: SocketAddr,
     local: SocketAddr,
+    peer: Option<SocketAddr>,
     traffic: Arc<RouterTraffic>,
     agent: Arc<Agent>,
     supervisor: Supervisor,
@@ -46,12 +48,16 @@ impl Node {
         let router = Router::start(hydrant_router::Config {
             public: config.public,
             local: config.local,
-            peer: None,
+            peer: config.fleet.as_ref().map(|fleet| PeerConfig {
+                listen: fleet.peer,
+                tls: fleet.tls.clone(),
+            }),
             workers: config.workers,
             key: key.clone(),
             limits: config.limits.clone(),
         })?;
         let (public, local) = (router.public_addr(), router.local_addr());
+        let peer = router.peer_addr();
         let traffic = Arc::new(RouterTraffic::new(router));
         let supervised = Arc::new(Supervised {
             logs: open_logs(&config)?,
@@ -63,18 +69,24 @@ impl Node {
             peer: config
                 .fleet
                 .as_ref()
-                .map(|fleet| fleet.advertise.unwrap_or(fleet.peer)),
+                .and_then(|fleet| fleet.advertise)
+                .or(peer),
             session: config.session,
             key: key.clone(),
             engines: engines.clone(),
             traffic: traffic.clone(),
             supervision: supervised.clone(),
-            router_ports: vec![public.port(), local.port()],
+            router_ports: [Some(public), Some(local), peer]
+                .iter()
+                .flatten()
+                .map(SocketAddr::port)
+                .collect(),
             quotas: config.quotas,
             clock: config.clock.clone(),
         });
         let agent = Arc::new(agent.await?);
         write_operator_token(&config.data.join("operator.token"), &key)?;
+        let engines = bounded(&engines);
         let services = kept_scale(&*engines.coordination, &config.services).await?;
         let hooks = Arc::new(AgentHooks {
             agent: Arc::downgrade(&agent),
@@ -99,6 +111,7 @@ impl Node {
         Ok(Self {
             public,
             local,
+            peer,
             traffic,
             agent,
             supervisor,
@@ -113,6 +126,18 @@ impl Node {
     /// Where the services of this server come in.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Where the nodes of other servers come in; `None` where there are none.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Resolves when another node has taken the name of this server; says which. This one then has
+    /// withdrawn from the fleet and should be shut down: it routes on, but registers and elects
+    /// nobody any more.
+    pub async fn withdrawn(&self) -> String {
+        self.agent.withdrawn().await
     }
 
     /// Drains and stops the supervised services, then ends every lease, then the router. Takes

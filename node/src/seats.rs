@@ -8,7 +8,7 @@ use hydrant_contracts::{Code, Error, Identity};
 use hydrant_ports::coordination::{Seat, SeatName};
 use hydrant_ports::{EngineError, ErrorKind, Key, State};
 use hydrant_runtime::{Backoff, Shutdown};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::leases::{Lease, Leases};
@@ -38,6 +38,13 @@ pub(crate) struct Wish {
     pub(crate) ttl: Duration,
     /// How long it waits for the seat; `None` as long as the stream lives.
     pub(crate) wait: Option<Duration>,
+}
+
+/// A seat whose mark is raised.
+struct Won {
+    seat: Box<dyn Seat>,
+    /// Changes when the state may have forgotten the mark.
+    failovers: watch::Receiver<u64>,
 }
 
 /// Gives seats to the callers of the local API.
@@ -84,24 +91,46 @@ impl Seats {
     ) -> Result<Told, Error> {
         let until = wish.wait.map(|wait| Instant::now() + wait);
         let won = self.win(wish, lease);
-        let seat = match until {
+        let won = match until {
             None => won.await?,
             Some(until) => tokio::time::timeout_at(until, won)
                 .await
                 .map_err(|_| too_late(wish))??,
         };
+        let Won { seat, failovers } = won;
         let epoch = seat.epoch();
         let _ = events.send(Ok(Told::Held { epoch })).await;
-        seat.lost().await;
-        Ok(told_lost("the seat was taken away"))
+        tokio::select! {
+            () = seat.lost() => Ok(told_lost("the seat was taken away")),
+            () = self.superseded(wish, epoch, failovers) => {
+                Ok(told_lost("the state knows a later holder of the seat"))
+            }
+        }
+    }
+
+    /// Raises the mark of a seat that is held again, as often as the state may have forgotten it.
+    /// Resolves when the state knows a higher one.
+    async fn superseded(&self, wish: &Wish, epoch: u64, mut failovers: watch::Receiver<u64>) {
+        // Without a sender nothing is ever forgotten.
+        while failovers.changed().await.is_ok() {
+            let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+            while let Err(error) = self.state.raise(&wish.seat, epoch).await {
+                if matches!(error.kind, ErrorKind::Superseded { .. }) {
+                    return;
+                }
+                tracing::warn!(seat = %wish.seat, %error, "cannot raise a mark after a fail-over; trying again");
+                tokio::time::sleep(backoff.next_wait()).await;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Tries until there is a seat whose epoch the state knows as the highest.
-    async fn win(&self, wish: &Wish, lease: &Lease) -> Result<Box<dyn Seat>, Error> {
+    async fn win(&self, wish: &Wish, lease: &Lease) -> Result<Won, Error> {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
         loop {
             match self.take(wish, lease).await {
-                Ok(seat) => return Ok(seat),
+                Ok(won) => return Ok(won),
                 // Coordination counts from below what the state knows, as after it was rebuilt.
                 // Every try counts one up.
                 Err(error) if matches!(error.kind, ErrorKind::Superseded { .. }) => {
@@ -118,7 +147,7 @@ impl Seats {
 
     /// Takes the seat when its turn comes, and raises its mark before anybody hears that it is
     /// held: from then on an earlier holder is refused on every key.
-    async fn take(&self, wish: &Wish, lease: &Lease) -> Result<Box<dyn Seat>, EngineError> {
+    async fn take(&self, wish: &Wish, lease: &Lease) -> Result<Won, EngineError> {
         let mut seat = self.wait_in_line(wish).await?;
         // One that may be frozen leaves its turn to the next, and comes back when it is heard:
         // else nobody would hold the seat until its lease ends.
@@ -127,8 +156,10 @@ impl Seats {
             lease.heard_lately().await;
             seat = self.wait_in_line(wish).await?;
         }
+        // Before the mark is raised, so that no fail-over after it is missed.
+        let failovers = self.state.failovers();
         match self.state.raise(&wish.seat, seat.epoch()).await {
-            Ok(()) => Ok(seat),
+            Ok(()) => Ok(Won { seat, failovers }),
             Err(error) => {
                 seat.give_up().await;
                 Err(error)

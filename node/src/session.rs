@@ -215,6 +215,17 @@ impl Presence {
             let entries = match watch.next().await? {
                 Change::All(entries) => entries,
                 Change::Put(entry) => vec![entry],
+                Change::Removed(key) if key == *self.name.key() => {
+                    // Not by this process, which lives.
+                    match self.name.take(&*self.coordination, session).await {
+                        Err(Refused::Taken(holder)) => return Some(holder),
+                        Err(Refused::Engine(error)) => {
+                            tracing::warn!(%error, "cannot put the entry of this server again");
+                            return None;
+                        }
+                        Ok(()) => continue,
+                    }
+                }
                 Change::Removed(_) => continue,
             };
             for entry in entries {

@@ -34,7 +34,7 @@ pub use lock::Lock;
 pub use problem::Problem;
 pub use registration::Registration;
 pub use service::Service;
-pub use state::{Entry, Seat, State, StateChange, StateWatch};
+pub use state::{Entry, Seat, Seen, State, StateChange, StateWatch};
 pub use transport::Transport;
 
 /// The web framework that [`Service::http`] takes its routes from.

@@ -35,6 +35,15 @@ pub struct Entry {
     pub ttl: Option<Duration>,
 }
 
+/// What a read from memory found: [`State::get_within`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// What stands at the key; `None` when there is nothing.
+    pub entry: Option<Entry>,
+    /// How long ago that was so, at most. Zero when the store was asked for this answer.
+    pub age: Duration,
+}
+
 /// A seat under which state may be written: a [`Leadership`] or a [`Lock`].
 pub trait Seat: sealed::Seat {}
 
@@ -95,22 +104,39 @@ impl State {
         }
     }
 
-    /// Reads a key.
+    /// Reads a key as it is now.
     ///
     /// # Errors
     ///
-    /// If the namespace may not be read, or the node does not answer.
+    /// If the namespace may not be read, or the node or the store does not answer.
     pub async fn get(&self, key: &str) -> Result<Option<Entry>, Error> {
+        let seen = self.get_within(key, Duration::ZERO).await?;
+        Ok(seen.entry)
+    }
+
+    /// Reads a key as it was at most `max_age` ago: the node may answer from memory, which is
+    /// fast, spares the store, and goes on for so long while the store is away. What was written
+    /// through the same node is seen at once. Zero asks the store; parts of a millisecond do not
+    /// count.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::get`].
+    pub async fn get_within(&self, key: &str, max_age: Duration) -> Result<Seen, Error> {
         let request = GetRequest {
             namespace: self.namespace.clone(),
             key: key.into(),
+            max_age_ms: u32::try_from(max_age.as_millis()).unwrap_or(u32::MAX),
             ..Default::default()
         };
         let answer: GetResponse = self
             .hydrant
             .node_in_context(STATE_GET_SPEC, request)
             .await?;
-        Ok(answer.entry.into_option().map(Entry::from))
+        Ok(Seen {
+            entry: answer.entry.into_option().map(Entry::from),
+            age: Duration::from_millis(answer.age_ms.into()),
+        })
     }
 
     /// Writes a key and returns its revision.

@@ -147,13 +147,22 @@ fn node_config(
 /// How the node lives with others, with what proves it to them.
 fn fleet_config(fleet: &Fleet, server: &ServerName) -> Result<FleetConfig> {
     let credentials = Credentials::new(&fleet.credentials, server);
-    if fleet.tls() {
-        credentials.proof(UnixTime::now())?;
-        return Err(wrong("no_tls", "TLS between nodes is not there yet", ""));
-    }
+    let tls = match fleet.tls() {
+        false => None,
+        true => {
+            credentials.proof(UnixTime::now())?;
+            Some(hydrant_router::PeerTls {
+                server: server.clone(),
+                ca: fleet.credentials.join("ca.pem"),
+                certificate: fleet.credentials.join("node.pem"),
+                key: fleet.credentials.join("node.key"),
+            })
+        }
+    };
     Ok(FleetConfig {
         peer: fleet.peer(),
         advertise: fleet.advertise(),
+        tls,
         key: credentials.token_key()?,
     })
 }

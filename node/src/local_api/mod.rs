@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 use crate::health::Health;
 use crate::identity::Authority;
 use crate::leases::{Leases, millis};
+use crate::near_cache::NearCache;
 use crate::quota::{Permit, Quota};
 use crate::registration::Registrations;
 use crate::seats::Seats;
@@ -50,6 +51,7 @@ pub(crate) struct LocalApi {
     pub(crate) watches: Quota,
     pub(crate) coordination: Arc<dyn Coordination>,
     pub(crate) state: Arc<dyn State>,
+    pub(crate) near: Arc<NearCache>,
     pub(crate) registrations: Arc<Registrations>,
     pub(crate) seats: Arc<Seats>,
     pub(crate) table: Arc<Table>,

@@ -11,6 +11,7 @@ use hydrant_ports::{Change, Entry, Expect, InvalidKey, Key, Prefix, Watch};
 
 use super::LocalApi;
 use crate::identity::{Access, SeatKind, invalid, seat_key};
+use crate::leases::millis;
 
 /// How many keys a list returns when it names no number, and the most that it may name.
 const LIST: (u32, u32) = (1000, 10_000);
@@ -29,9 +30,11 @@ impl proto::State for LocalApi {
     ) -> ServiceResult<proto::GetResponse> {
         let space = self.space(&context, request.namespace, Access::Read)?;
         let key = space.key(request.key)?;
-        let found = self.state.get(&key).await.map_err(Error::from)?;
+        let max_age = Duration::from_millis(request.max_age_ms.into());
+        let answer = self.near.get(&key, max_age).await.map_err(Error::from)?;
         Response::ok(proto::GetResponse {
-            entry: found.map(|found| space.state_entry(found)).into(),
+            entry: answer.found.map(|found| space.state_entry(found)).into(),
+            age_ms: millis(answer.age),
             ..Default::default()
         })
     }
@@ -80,6 +83,7 @@ impl proto::State for LocalApi {
         let request = request.to_owned_message();
         let under = space.under(request.under.as_option())?;
         let key = space.key(&request.key)?;
+        let _written = self.near.writing(&key);
         let deleted = self.state.delete(&key, Expect::Any, under).await;
         Response::ok(proto::DeleteResponse {
             existed: deleted.map_err(Error::from)?,
@@ -139,6 +143,7 @@ impl LocalApi {
             return Err(invalid("too_large", message));
         }
         let key = space.key(key)?;
+        let _written = self.near.writing(&key);
         let revision = self.state.put(&key, Bytes::from(value), options).await?;
         Ok(proto::PutResponse {
             revision,

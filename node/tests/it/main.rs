@@ -2,10 +2,12 @@
 
 mod authority;
 mod election;
+mod fleet;
 mod node;
 mod pages;
 mod registry;
 mod sessions;
+mod shaky;
 mod state;
 mod supervisor;
 mod support;

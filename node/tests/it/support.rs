@@ -11,7 +11,8 @@ use hydrant_contracts::{
     Code, Error, Identity, Instance, InstanceId, Pattern, ServiceId, TokenKey, header, proto,
 };
 use hydrant_embedded::EmbeddedStore;
-use hydrant_node::{Agent, Engines, Parts, Quotas, Supervision, Traffic};
+use hydrant_node::{Agent, Engines, Parts, Quotas, StartError, Supervision, Traffic};
+use hydrant_ports::Coordination;
 use hydrant_router::Table;
 use hydrant_runtime::Clock;
 
@@ -24,27 +25,59 @@ pub struct Server {
     pub key: TokenKey,
     pub traffic: Arc<Counted>,
     pub engines: Engines,
-    _folder: tempfile::TempDir,
+    _folder: Arc<tempfile::TempDir>,
 }
 
-impl Server {
-    pub async fn start() -> Self {
-        Self::start_with(Quotas::default(), |engines| engines).await
-    }
+/// The engines of a fleet, in one process.
+pub struct Store {
+    pub engines: Engines,
+    folder: Arc<tempfile::TempDir>,
+}
 
-    /// With other quotas, and with the engines wrapped.
-    pub async fn start_with(quotas: Quotas, wrap: impl FnOnce(Engines) -> Engines) -> Self {
+impl Store {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(folder.path().join("store.redb")).unwrap();
-        let engines = wrap(Engines {
-            coordination: store.coordination(),
-            state: store.state(),
-        });
+        Self {
+            engines: Engines {
+                coordination: store.coordination(),
+                state: store.state(),
+            },
+            folder: Arc::new(folder),
+        }
+    }
+
+    /// The node of a server of this fleet.
+    pub async fn server(&self, name: &str) -> Server {
+        self.start(name).await.unwrap()
+    }
+
+    /// As [`server`](Self::server), with its own way to coordination.
+    pub async fn server_on(&self, name: &str, coordination: Arc<dyn Coordination>) -> Server {
+        let engines = Engines {
+            coordination,
+            state: self.engines.state.clone(),
+        };
+        let started = self.start_with(name, engines, Quotas::default());
+        started.await.unwrap()
+    }
+
+    pub async fn start(&self, name: &str) -> Result<Server, StartError> {
+        self.start_with(name, self.engines.clone(), Quotas::default())
+            .await
+    }
+
+    async fn start_with(
+        &self,
+        name: &str,
+        engines: Engines,
+        quotas: Quotas,
+    ) -> Result<Server, StartError> {
         let key = TokenKey::new(&[7; 32]);
         let traffic = Arc::new(Counted::default());
         let agent = Agent::start(Parts {
-            server: "one".parse().unwrap(),
-            zone: "a".parse().unwrap(),
+            server: name.parse().unwrap(),
+            zone: format!("zone-of-{name}").parse().unwrap(),
             peer: None,
             session: SOON,
             key: key.clone(),
@@ -55,13 +88,26 @@ impl Server {
             quotas,
             clock: Clock::system(),
         });
-        Self {
-            agent: agent.await.unwrap(),
+        Ok(Server {
+            agent: agent.await?,
             key,
             traffic,
             engines,
-            _folder: folder,
-        }
+            _folder: self.folder.clone(),
+        })
+    }
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::start_with(Quotas::default(), |engines| engines).await
+    }
+
+    /// With other quotas, and with the engines wrapped.
+    pub async fn start_with(quotas: Quotas, wrap: impl FnOnce(Engines) -> Engines) -> Self {
+        let store = Store::new();
+        let engines = wrap(store.engines.clone());
+        store.start_with("one", engines, quotas).await.unwrap()
     }
 
     /// A client of its own, with its own connections: `operator`, or a service.
