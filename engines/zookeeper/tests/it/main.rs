@@ -1,0 +1,4 @@
+//! The engine against real servers.
+
+mod contract;
+mod support;
