@@ -1,6 +1,7 @@
 //! The project's own tasks: `cargo xtask TASK`.
 
 mod bench;
+mod engines;
 mod rules;
 mod test;
 mod tidy;
@@ -17,6 +18,9 @@ cargo xtask TASK
                         'N passed, N failed, N skipped'. With --require-all, or CI=true, a test
                         that is skipped because something is missing counts as failed.
   soak [FILTER]         as test, with the long forms of the tests that have one
+  engines up [zookeeper] [redis] [--ensemble 3] [--sentinel | --cluster] [--tls]
+                        real servers to play with, and the lines of the configuration file for
+                        them, until Ctrl-C
   bench router          the router beside nginx and HAProxy: CPU time per request
   tidy                  the direction of dependencies, leftovers, the length of files
 ";
@@ -27,6 +31,7 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         ["test", rest @ ..] => test::run(&root(), rest, test::Form::Short),
         ["soak", rest @ ..] => test::run(&root(), rest, test::Form::Long),
+        ["engines", "up", rest @ ..] => engines::up(rest),
         ["bench", "router"] => bench::router(&root())
             .map(|()| true)
             .map_err(std::io::Error::other),

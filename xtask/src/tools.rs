@@ -1,15 +1,26 @@
 //! What tests need besides Rust: installed where that is possible, and told.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A program that tests start, and the package of Debian that has it.
+/// A program that tests start, or a library, and the package of Debian that has it.
 const TOOLS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("python3", "python3"),
     ("pip3", "python3-pip"),
     ("node", "nodejs"),
     ("npm", "npm"),
+    ("openssl", "openssl"),
+    ("ip", "iproute2"),
+    ("redis-server", "redis-server"),
+    ("redis-sentinel", "redis-sentinel"),
+    ("redis-cli", "redis-tools"),
+    ("java", "default-jre-headless"),
+    // The package `zookeeper` has nothing more that tests need, and brings a desktop's Java.
+    ("/usr/share/java/zookeeper.jar", "libzookeeper-java"),
 ];
 
 /// Installs what is missing, when this is root on a machine with apt. Tests that miss something
@@ -38,6 +49,7 @@ pub fn install_missing() {
 }
 
 fn install(packages: &[&str]) -> io::Result<()> {
+    let _quiet = NoServices::here();
     apt_get(&["update", "--quiet"])?;
     apt_get(
         &[
@@ -65,9 +77,44 @@ fn apt_get(arguments: &[&str]) -> io::Result<()> {
     }
 }
 
-fn is_there(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+/// While it lives, packages that are installed start no service: on a machine without an init,
+/// Debian's Redis would leave a server on its usual port that nobody asked for.
+struct NoServices {
+    /// Somebody else has decided what may start.
+    decided: bool,
+}
+
+/// What Debian's packages ask whether they may start a service.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl NoServices {
+    fn here() -> Self {
+        let decided = Path::new(POLICY).exists();
+        if !decided && let Err(error) = Self::forbid() {
+            println!("xtask: {POLICY}: {error}; packages may start services");
+        }
+        Self { decided }
+    }
+
+    fn forbid() -> io::Result<()> {
+        fs::write(POLICY, "#!/bin/sh\nexit 101\n")?;
+        fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if !self.decided {
+            let _ = fs::remove_file(POLICY);
+        }
+    }
+}
+
+fn is_there(what: &str) -> bool {
+    if what.starts_with('/') {
+        return Path::new(what).exists();
+    }
+    hydrant_harness::is_there(what)
 }
 
 fn is_root() -> bool {

@@ -273,6 +273,26 @@ impl Redis {
         addresses(&self.sentinels)
     }
 
+    /// The table of a node's configuration file that names it; without the user, where there are
+    /// users.
+    pub fn table(&self) -> String {
+        let cluster = self.sentinels.is_empty() && self.servers.len() > 1;
+        let (servers, more) = if cluster {
+            (self.addresses(), "mode = \"cluster\"\n".to_owned())
+        } else if self.sentinels.is_empty() {
+            (self.addresses(), String::new())
+        } else {
+            let more = format!("mode = \"sentinel\"\nmaster = \"{MASTER}\"\n");
+            (self.sentinels(), more)
+        };
+        let mut table = format!("[state]\nengine = \"redis\"\nservers = {servers:?}\n{more}");
+        if let Some(files) = &self.certificates {
+            let [ca, cert, key] = [files.ca_pem(), files.client_pem(), files.client_key()];
+            table += &format!("tls = {{ ca = {ca:?}, certificate = {cert:?}, key = {key:?} }}\n");
+        }
+        table
+    }
+
     /// The files for clients that use TLS.
     pub fn certificates(&self) -> Option<&Certificates> {
         self.certificates.as_ref()
@@ -408,6 +428,13 @@ impl Redis {
     /// What a server has printed.
     pub fn log(&self, server: usize) -> String {
         self.servers[server].process.log()
+    }
+
+    /// Panics, with the log, when one of the servers has ended by itself.
+    pub fn check(&self) {
+        for server in self.servers.iter().chain(&self.sentinels) {
+            server.process.check();
+        }
     }
 
     /// The process of a server.

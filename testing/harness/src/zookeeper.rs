@@ -104,7 +104,7 @@ impl ZooKeeper {
     pub fn start(options: Options) -> Result<Self, Missing> {
         require("java", "default-jre-headless")?;
         if !Path::new(JARS).join("zookeeper.jar").is_file() {
-            return Err(Missing::program("zookeeper.jar", "zookeeper"));
+            return Err(Missing::program("zookeeper.jar", "libzookeeper-java"));
         }
         let zookeeper = Self::prepare(&options);
         zookeeper.restart_all();
@@ -147,6 +147,17 @@ impl ZooKeeper {
     pub fn addresses(&self) -> Vec<String> {
         let addresses = self.servers.iter().map(|server| server.address.to_string());
         addresses.collect()
+    }
+
+    /// The table of a node's configuration file that names it.
+    pub fn table(&self) -> String {
+        let servers = self.addresses();
+        let mut table = format!("[coordination]\nengine = \"zookeeper\"\nservers = {servers:?}\n");
+        if let Some(files) = &self.certificates {
+            let [ca, cert, key] = [files.ca_pem(), files.client_pem(), files.client_key()];
+            table += &format!("tls = {{ ca = {ca:?}, cert = {cert:?}, key = {key:?} }}\n");
+        }
+        table
     }
 
     /// The files for clients that use TLS.
@@ -227,6 +238,13 @@ impl ZooKeeper {
     /// What a server has printed.
     pub fn log(&self, server: usize) -> String {
         self.servers[server].process.log()
+    }
+
+    /// Panics, with the log, when one of the servers has ended by itself.
+    pub fn check(&self) {
+        for server in &self.servers {
+            server.process.check();
+        }
     }
 
     /// The process of a server.
