@@ -245,7 +245,9 @@ impl Redis {
             return Vec::new();
         };
         let mut lines = vec![
-            "user default off".into(),
+            // Off, but not without permissions: Redis replays its file as this user, and drops the
+            // transactions in it that the user may not do.
+            "user default off ~* &* +@all".into(),
             format!("user {OWN} on >{password} ~* &* +@all"),
             format!("masteruser {OWN}"),
             format!("masterauth {password}"),
