@@ -65,17 +65,23 @@ impl Overlay {
 
     /// What an instance is, given what coordination shows of it. An own one that has ended, which
     /// coordination knows and shows no more, is forgotten.
-    fn decide(&mut self, key: &Key, shown: Option<&Arc<Instance>>) -> Option<Arc<Instance>> {
+    fn decide(
+        &mut self,
+        key: &Key,
+        shown: Option<&Arc<Instance>>,
+        own: &ServerName,
+    ) -> Option<Arc<Instance>> {
+        // What is shown of an id that another server has was never ours.
+        let shown_as_ours = shown.is_some_and(|shown| shown.server == own.as_str());
         match self.instances.get(key) {
-            Some(Own::Lives(instance)) => Some(instance.clone()),
-            Some(Own::Ended { removed }) => {
-                if *removed && shown.is_none() {
-                    self.instances.remove(key);
-                }
-                None
+            Some(Own::Lives(instance)) => return Some(instance.clone()),
+            Some(Own::Ended { .. }) if shown_as_ours => return None,
+            Some(Own::Ended { removed: true }) => {
+                self.instances.remove(key);
             }
-            None => shown.cloned(),
+            Some(Own::Ended { removed: false }) | None => {}
         }
+        shown.cloned()
     }
 }
 
@@ -188,7 +194,7 @@ impl Merged {
         touched.append(&mut overlay.touched);
         for key in touched {
             let shown = self.shown.get(&key).map(|shown| &shown.instance);
-            let now = overlay.decide(&key, shown);
+            let now = overlay.decide(&key, shown, &self.own.name);
             if let Some((service, id)) = key_names(&key) {
                 self.changed |= self.instances.set(&service, &id, now.as_ref());
             }
@@ -293,6 +299,21 @@ mod tests {
         assert!(ids(&mut merged, &mut overlay).is_empty());
         merged.instances(Change::Removed(key));
         assert!(ids(&mut merged, &mut overlay).is_empty());
+        assert!(overlay.instances.is_empty(), "forgotten");
+    }
+
+    #[test]
+    fn an_id_that_another_server_has_is_not_hidden_by_a_refused_registration() {
+        let (mut merged, mut overlay) = merged();
+        let mut theirs = instance("api/a", "a-1");
+        theirs.server = "two".into();
+        let key: Key = "instances/api/a/a-1".parse().unwrap();
+        overlay.set(&key, Some(Arc::new(instance("api/a", "a-1"))));
+        overlay.set(&key, None);
+        merged.instances(Change::Put(entry(key.as_str(), &theirs, 1)));
+        assert_eq!(ids(&mut merged, &mut overlay), ["a-1"]);
+        overlay.removed(&key);
+        assert_eq!(ids(&mut merged, &mut overlay), ["a-1"]);
         assert!(overlay.instances.is_empty(), "forgotten");
     }
 

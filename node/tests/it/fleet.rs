@@ -423,3 +423,69 @@ async fn a_coordination_that_hangs_does_not_hang_the_local_api() {
     assert_eq!(crate::support::error(refused).reason, "engine_unavailable");
     shaky.mood.well();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_among_ten_thousand_instances_is_told_alone() {
+    let store = Store::new();
+    let session = store
+        .engines
+        .coordination
+        .open_session("three", SOON)
+        .await
+        .unwrap();
+    let instance = |number: usize| {
+        let (service, id) = (format!("service/s{}", number / 10), format!("i-{number}"));
+        let mut instance =
+            hydrant_contracts::Instance::try_from(&crate::support::instance(&service, &id))
+                .unwrap();
+        instance.server = "three".into();
+        instance
+    };
+    let put = async |instance: &hydrant_contracts::Instance| {
+        let key: Key = format!("instances/{}/{}", instance.service, instance.id)
+            .parse()
+            .unwrap();
+        let value = serde_json::to_vec(instance).unwrap().into();
+        session
+            .put_ephemeral(&key, value, Expect::Any)
+            .await
+            .unwrap();
+    };
+    let all: Vec<_> = (0..10_000).map(instance).collect();
+    futures::future::join_all(all.iter().map(&put)).await;
+
+    let begun = Instant::now();
+    let one = store.server("one").await;
+    let known = || one.traffic.published.lock().unwrap().len();
+    until("all are known", async || known() == 10_001).await;
+    println!("a node knew 10,000 instances after {:?}", begun.elapsed());
+    let client = one.client("operator");
+    let mut seen = client.registry.watch(Default::default()).await.unwrap();
+    assert!(matches!(next!(seen).unwrap(), Some(Seen::All(_))));
+    let before: Vec<_> = one.traffic.published.lock().unwrap().clone();
+
+    let mut changed = all[4321].clone();
+    changed.state = InstanceState::Draining;
+    let begun = Instant::now();
+    put(&changed).await;
+    let draining = Some(InstanceState::Draining);
+    while routed(&one, "i-4321") != draining {
+        assert!(begun.elapsed() < SOON);
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+    println!("one change was routed after {:?}", begun.elapsed());
+    match next!(seen).unwrap() {
+        Some(Seen::Put(put)) => assert_eq!(put.id, "i-4321"),
+        other => panic!("{other:?}"),
+    }
+    let after = one.traffic.published.lock().unwrap();
+    let same = before
+        .iter()
+        .zip(&*after)
+        .filter(|(a, b)| std::sync::Arc::ptr_eq(a, b));
+    assert_eq!(
+        same.count(),
+        10_000,
+        "the others are shared, not made again"
+    );
+}

@@ -8,6 +8,7 @@ mod pages;
 mod registry;
 mod sessions;
 mod shaky;
+mod shared_state;
 mod state;
 mod supervisor;
 mod support;

@@ -175,6 +175,12 @@ impl Client {
     }
 }
 
+/// What a candidate is told.
+pub type Campaign = connectrpc::client::ServerStream<
+    <HttpClient as connectrpc::client::ClientTransport>::ResponseBody,
+    proto::__buffa::view::CampaignEventView<'static>,
+>;
+
 /// The next event of a stream, soon.
 macro_rules! next {
     ($stream:expr) => {
