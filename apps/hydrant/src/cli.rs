@@ -74,6 +74,8 @@ pub(crate) enum Command {
     State(StateArgs),
     /// Make the certificates and keys that a fleet of several servers needs
     Ca(CaArgs),
+    /// Carry what a node keeps to the engines of a fleet
+    Data(DataArgs),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
     /// The services that come with the binary; started by `up`
@@ -323,6 +325,42 @@ const FLEET: &str = "fleet";
 /// For how many days a certificate may be good.
 fn days() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=36_500)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Copy kept keys, state and epochs from the embedded engines to ZooKeeper and Redis
+    #[command(after_help = "\
+Stop the node first: its data folder is not in use during a copy. What is copied is read back and
+compared. A second copy changes nothing, and what the target has otherwise is never replaced unless
+you say so.
+
+Examples:
+  hydrant data copy --from embedded:/var/lib/hydrant --to one.toml --plan
+  hydrant data copy --from embedded:/var/lib/hydrant --to one.toml")]
+    Copy(DataCopyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataCopyArgs {
+    /// embedded:DIR with the data folder of a node, or the configuration file of one
+    #[arg(long, value_name = "FROM")]
+    pub(crate) from: crate::commands::data_copy::From,
+    /// The configuration file that names ZooKeeper and Redis
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) to: PathBuf,
+    /// Show what would be copied, and write nothing
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Replace what the target has otherwise
+    #[arg(long)]
+    pub(crate) overwrite: bool,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ mod assembly;
 mod cli;
 mod commands;
 mod config;
+mod copy;
 mod data;
 mod failure;
 mod fleet;

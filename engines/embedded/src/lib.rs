@@ -39,7 +39,7 @@ pub use error::OpenError;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hydrant_ports::{Coordination, State};
+use hydrant_ports::{Coordination, EngineError, Key, State};
 
 use crate::store::Core;
 use coordination::EmbeddedCoordination;
@@ -70,6 +70,18 @@ impl EmbeddedStore {
     /// Shared state.
     pub fn state(&self) -> Arc<dyn State> {
         Arc::new(EmbeddedState::new(self.0.clone()))
+    }
+
+    /// Every mark that was ever raised, with its epoch, sorted by name. Fails when the store is
+    /// closed.
+    pub fn marks(&self) -> Result<Vec<(Key, u64)>, EngineError> {
+        let marks = self.0.shared()?.marks();
+        let mut marks: Vec<_> = marks
+            .iter()
+            .map(|(mark, epoch)| (mark.clone(), *epoch))
+            .collect();
+        marks.sort();
+        Ok(marks)
     }
 
     /// Ends the store: what was asked before is finished, what is asked later fails with `Closed`.

@@ -1,15 +1,22 @@
-//! What stands behind the ports: chosen by the configuration file, opened here, closed when the node
-//! has stopped.
-
 use std::path::Path;
+use std::sync::Arc;
 
+use hydrant_contracts::Error;
 use hydrant_embedded::EmbeddedStore;
 use hydrant_node::Engines;
+use hydrant_ports::{Coordination, EngineError, State};
+#[cfg(feature = "redis")]
+use hydrant_redis::RedisState;
+#[cfg(feature = "zookeeper")]
+use hydrant_zookeeper::ZookeeperCoordination;
 use serde::Deserialize;
 
 use super::chain;
 use crate::config::{Mistake, Table};
-use crate::failure::{Result, wrong};
+use crate::failure::{Failure, Result, wrong};
+
+/// What is read of a file, or where its mistake is.
+type Read<T> = std::result::Result<T, Mistake>;
 
 /// What stands behind the port of coordination.
 #[derive(Debug, Default)]
@@ -17,6 +24,9 @@ pub(crate) enum CoordinationEngine {
     /// The store in the data folder.
     #[default]
     Embedded,
+    /// An ensemble.
+    #[cfg(feature = "zookeeper")]
+    Zookeeper(Box<hydrant_zookeeper::Config>),
 }
 
 /// What stands behind the port of state.
@@ -25,6 +35,9 @@ pub(crate) enum StateEngine {
     /// The store in the data folder.
     #[default]
     Embedded,
+    /// One server, Sentinel or a cluster.
+    #[cfg(feature = "redis")]
+    Redis(Box<hydrant_redis::Config>),
 }
 
 /// The settings of an engine that has none.
@@ -34,18 +47,32 @@ struct NoSettings {}
 
 impl CoordinationEngine {
     /// What `[coordination]` says. Its relative paths begin at `folder`.
-    pub(crate) fn read(
-        table: Option<Table<'_>>,
-        folder: &Path,
-    ) -> std::result::Result<Self, Mistake> {
+    pub(crate) fn read(table: Option<Table<'_>>, folder: &Path) -> Read<Self> {
         let Some(table) = table else {
             return Ok(Self::default());
         };
         match table.engine() {
             "embedded" => table.settings().map(|NoSettings {}| Self::Embedded),
-            "zookeeper" => Err(not_built_in(&table)),
+            "zookeeper" => Self::read_zookeeper(table, folder),
             _ => Err(unknown(&table, "embedded or zookeeper")),
         }
+    }
+
+    #[cfg(feature = "zookeeper")]
+    fn read_zookeeper(table: Table<'_>, folder: &Path) -> Read<Self> {
+        let mut config: Box<hydrant_zookeeper::Config> = table.settings()?;
+        let tls = config.tls.iter_mut();
+        let tls = tls.flat_map(|tls| [Some(&mut tls.ca), tls.cert.as_mut(), tls.key.as_mut()]);
+        let files = [config.password_file.as_mut(), config.era_file.as_mut()];
+        for path in tls.chain(files).flatten() {
+            *path = folder.join(&*path);
+        }
+        Ok(Self::Zookeeper(config))
+    }
+
+    #[cfg(not(feature = "zookeeper"))]
+    fn read_zookeeper(table: Table<'_>, _: &Path) -> Read<Self> {
+        Err(not_built_in(&table))
     }
 
     /// Whether the nodes of several servers work on it together.
@@ -56,18 +83,27 @@ impl CoordinationEngine {
 
 impl StateEngine {
     /// What `[state]` says. Its relative paths begin at `folder`.
-    pub(crate) fn read(
-        table: Option<Table<'_>>,
-        folder: &Path,
-    ) -> std::result::Result<Self, Mistake> {
+    pub(crate) fn read(table: Option<Table<'_>>, folder: &Path) -> Read<Self> {
         let Some(table) = table else {
             return Ok(Self::default());
         };
         match table.engine() {
             "embedded" => table.settings().map(|NoSettings {}| Self::Embedded),
-            "redis" => Err(not_built_in(&table)),
+            "redis" => Self::read_redis(table, folder),
             _ => Err(unknown(&table, "embedded or redis")),
         }
+    }
+
+    #[cfg(feature = "redis")]
+    fn read_redis(table: Table<'_>, folder: &Path) -> Read<Self> {
+        let mut config: Box<hydrant_redis::Config> = table.settings()?;
+        config.relative_to(folder);
+        Ok(Self::Redis(config))
+    }
+
+    #[cfg(not(feature = "redis"))]
+    fn read_redis(table: Table<'_>, _: &Path) -> Read<Self> {
+        Err(not_built_in(&table))
     }
 
     /// Whether the nodes of several servers work on it together.
@@ -82,6 +118,7 @@ fn unknown(table: &Table<'_>, known: &str) -> Mistake {
     (table.engine_at(), message)
 }
 
+#[cfg(not(all(feature = "redis", feature = "zookeeper")))]
 fn not_built_in(table: &Table<'_>) -> Mistake {
     let engine = table.engine();
     let message = format!(
@@ -93,29 +130,33 @@ fn not_built_in(table: &Table<'_>) -> Mistake {
 /// Engines that work, and what has to be closed behind them.
 pub(crate) struct Opened {
     engines: Engines,
-    store: Option<EmbeddedStore>,
+    ends: Vec<End>,
+}
+
+/// What is closed when the node has stopped.
+enum End {
+    Store(EmbeddedStore),
+    #[cfg(feature = "zookeeper")]
+    Zookeeper(Arc<ZookeeperCoordination>),
+    #[cfg(feature = "redis")]
+    Redis(Arc<RedisState>),
 }
 
 impl Opened {
-    /// Opens the embedded store where one is needed, and connects to what is shared.
+    /// Connects to what is shared, and opens the store of the data folder where one is needed.
     pub(crate) async fn open(
         coordination: CoordinationEngine,
         state: StateEngine,
         data: &Path,
     ) -> Result<Self> {
-        let store = open_store(data)?;
-        let engines = Engines {
-            coordination: match coordination {
-                CoordinationEngine::Embedded => store.coordination(),
-            },
-            state: match state {
-                StateEngine::Embedded => store.state(),
-            },
-        };
-        Ok(Self {
-            engines,
-            store: Some(store),
-        })
+        let mut ends = Vec::new();
+        match open(coordination, state, data, &mut ends).await {
+            Ok(engines) => Ok(Self { engines, ends }),
+            Err(failure) => {
+                close(ends).await;
+                Err(failure)
+            }
+        }
     }
 
     /// What a node is given.
@@ -125,13 +166,97 @@ impl Opened {
 
     /// Closes what is open here, and says goodbye to what is shared.
     pub(crate) async fn close(self) {
-        if let Some(store) = self.store {
-            store.close().await;
+        drop(self.engines);
+        close(self.ends).await;
+    }
+}
+
+async fn open(
+    coordination: CoordinationEngine,
+    state: StateEngine,
+    data: &Path,
+    ends: &mut Vec<End>,
+) -> Result<Engines> {
+    let coordination = connect_coordination(coordination, data, ends).await?;
+    let state = connect_state(state, ends).await?;
+    if let (Some(coordination), Some(state)) = (&coordination, &state) {
+        let (coordination, state) = (coordination.clone(), state.clone());
+        return Ok(Engines {
+            coordination,
+            state,
+        });
+    }
+    let store = open_store(data)?;
+    let engines = Engines {
+        coordination: coordination.unwrap_or_else(|| store.coordination()),
+        state: state.unwrap_or_else(|| store.state()),
+    };
+    ends.push(End::Store(store));
+    Ok(engines)
+}
+
+/// `None` where it is embedded.
+async fn connect_coordination(
+    engine: CoordinationEngine,
+    data: &Path,
+    ends: &mut Vec<End>,
+) -> Result<Option<Arc<dyn Coordination>>> {
+    match engine {
+        CoordinationEngine::Embedded => Ok(None),
+        #[cfg(feature = "zookeeper")]
+        CoordinationEngine::Zookeeper(mut config) => {
+            config
+                .era_file
+                .get_or_insert_with(|| data.join("zookeeper.era"));
+            let connected = ZookeeperCoordination::connect(*config).await;
+            let engine = connected.map_err(|error| no_engine("coordination", error))?;
+            ends.push(End::Zookeeper(engine.clone()));
+            Ok(Some(engine))
         }
     }
 }
 
-fn open_store(data: &Path) -> Result<EmbeddedStore> {
+/// `None` where it is embedded.
+async fn connect_state(engine: StateEngine, ends: &mut Vec<End>) -> Result<Option<Arc<dyn State>>> {
+    match engine {
+        StateEngine::Embedded => Ok(None),
+        #[cfg(feature = "redis")]
+        StateEngine::Redis(config) => {
+            let connected = RedisState::connect(*config).await;
+            let engine = connected.map_err(|error| no_engine("state", error))?;
+            ends.push(End::Redis(engine.clone()));
+            Ok(Some(engine))
+        }
+    }
+}
+
+async fn close(ends: Vec<End>) {
+    for end in ends {
+        match end {
+            End::Store(store) => store.close().await,
+            #[cfg(feature = "zookeeper")]
+            End::Zookeeper(engine) => engine.close().await,
+            #[cfg(feature = "redis")]
+            End::Redis(engine) => engine.close().await,
+        }
+    }
+}
+
+/// Why a shared engine can't be used, with where it is configured.
+#[cfg(any(feature = "redis", feature = "zookeeper"))]
+fn no_engine(port: &str, error: EngineError) -> Failure {
+    let message = chain(&error);
+    let mut error = Error::from(error);
+    error.message = message;
+    error
+        .mend(format!(
+            "start it, or mend [{port}] in the configuration file"
+        ))
+        .into()
+}
+
+/// Opens the store of a data folder.
+pub(crate) fn open_store(data: &Path) -> Result<EmbeddedStore> {
     EmbeddedStore::open(data.join("store.redb"))
         .map_err(|error| wrong("store_unusable", chain(&error), ""))
 }

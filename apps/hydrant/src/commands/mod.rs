@@ -4,6 +4,7 @@ mod builtin;
 mod ca;
 mod call;
 pub(crate) mod completions;
+pub(crate) mod data_copy;
 mod explain;
 mod health;
 mod list;
@@ -18,7 +19,7 @@ pub(crate) mod supervised;
 mod token;
 mod up;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, DataCommand};
 use crate::failure::Result;
 use crate::output::Output;
 
@@ -39,6 +40,9 @@ pub(crate) async fn dispatch(cli: Cli, output: &Output) -> Result<()> {
         Command::Token(args) => token::run(global, &args, output).await,
         Command::State(args) => state::run(global, &args, output).await,
         Command::Ca(args) => ca::run(args.command, output),
+        Command::Data(args) => match args.command {
+            DataCommand::Copy(args) => data_copy::run(&args, output).await,
+        },
         Command::Completions(args) => completions::run(&args, output),
         Command::Builtin(args) => builtin::run(args.service).await,
     }

@@ -6,6 +6,7 @@ use crate::assembly::{self, Settings};
 use crate::cli::NodeArgs;
 use crate::commands::serve::Serving;
 use crate::config::File;
+use crate::data::RunningNode;
 use crate::failure::{Failure, Result, wrong};
 use crate::output::Output;
 
@@ -18,9 +19,25 @@ pub(crate) async fn run(args: &NodeArgs, output: &Output) -> Result<()> {
     if output.json {
         output.json(&node)?;
     } else {
-        output.text(&format!("public {}, local {}\n", node.public, node.local))?;
+        output.text(&line(&node))?;
     }
     serving.until_asked_to_end().await
+}
+
+fn line(node: &RunningNode) -> String {
+    let RunningNode {
+        public,
+        local,
+        server,
+        zone,
+        ..
+    } = node;
+    match node.peer {
+        Some(peer) => {
+            format!("server {server}, zone {zone}: public {public}, local {local}, peer {peer}\n")
+        }
+        None => format!("public {public}, local {local}\n"),
+    }
 }
 
 fn settings(path: &Path, file: File) -> Result<Settings> {

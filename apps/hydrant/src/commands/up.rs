@@ -121,6 +121,9 @@ impl Shown<'_> {
                 "pid": self.node.pid,
                 "public": format!("http://{}", self.node.public),
                 "local": format!("http://{}", self.node.local),
+                "server": self.node.server,
+                "zone": self.node.zone,
+                "peer": self.node.peer,
                 "data": self.data,
                 "ready": self.missing.is_empty(),
                 "ready_after_ms": self.took.as_millis() as u64,
@@ -145,11 +148,12 @@ impl Shown<'_> {
                 output.paint(Style::Bad, &text)
             }
         };
-        let hydrant = self.program();
+        let (hydrant, fleet) = (self.program(), self.fleet());
         format!(
             "{ready}\n\n  \
              public  http://{public}   the outside: tier api only\n  \
-             local   http://{local}   services of this server, and you\n  \
+             local   http://{local}   services of this server, and you\n\
+             {fleet}  \
              health  http://{local}/health\n  \
              data    {data}\n\n\
              Try, in another terminal:\n\n  \
@@ -158,6 +162,17 @@ impl Shown<'_> {
              {hydrant} explain GET /api/mobile/v1/init\n\n\
              Ctrl-C stops it, and all that it started.\n"
         )
+    }
+
+    /// What there is to say of other servers.
+    fn fleet(&self) -> String {
+        let RunningNode { server, zone, .. } = &self.node;
+        match self.node.peer {
+            Some(peer) => format!(
+                "  peer    {peer}   nodes of other servers; this one is {server}, in zone {zone}\n"
+            ),
+            None => String::new(),
+        }
     }
 
     /// How the person may call this program again, for this node.
