@@ -5,6 +5,7 @@ mod election;
 mod fleet;
 mod node;
 mod pages;
+mod peers;
 mod registry;
 mod sessions;
 mod shaky;

@@ -61,19 +61,24 @@ impl Running {
 
     /// The status of the answer to a GET on the public listener, and its body.
     async fn get(&self, path: &str) -> (u16, String) {
-        let mut socket = TcpStream::connect(self.node.public_addr()).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        let read = socket.read_to_string(&mut answer);
-        tokio::time::timeout(SOON, read).await.unwrap().unwrap();
-        let status = answer.get(9..12).and_then(|status| status.parse().ok());
-        (status.unwrap_or(0), answer)
+        get(self.node.public_addr(), path).await
     }
 }
 
+/// The status of the answer to a GET, and all of it.
+pub async fn get(address: std::net::SocketAddr, path: &str) -> (u16, String) {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = socket.read_to_string(&mut answer);
+    tokio::time::timeout(SOON, read).await.unwrap().unwrap();
+    let status = answer.get(9..12).and_then(|status| status.parse().ok());
+    (status.unwrap_or(0), answer)
+}
+
 /// A web server that answers every request after `delay`.
-async fn web(delay: Duration) -> std::net::SocketAddr {
+pub async fn web(delay: Duration) -> std::net::SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -90,7 +95,7 @@ async fn web(delay: Duration) -> std::net::SocketAddr {
     address
 }
 
-fn web_instance(id: &str, address: std::net::SocketAddr) -> proto::RegisterRequest {
+pub fn web_instance(id: &str, address: std::net::SocketAddr) -> proto::RegisterRequest {
     let service: ServiceId = "api/web".parse().unwrap();
     let route = PathPrefix::new(&service, "/api/web/", true).unwrap();
     let mut instance = instance("api/web", id);

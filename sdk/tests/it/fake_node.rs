@@ -385,6 +385,8 @@ impl proto::State for Api {
             .cloned();
         Response::ok(proto::GetResponse {
             entry: found.map(entry_of).into(),
+            // As if it came from memory, as old as is allowed.
+            age_ms: request.max_age_ms,
             ..Default::default()
         })
     }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use hydrant_contracts::proto::under::Holder;
 use hydrant_sdk::{Code, StateChange};
 
@@ -77,6 +79,12 @@ async fn state_is_read_and_watched_through_a_break() {
     }
     assert_eq!(state.get("a").await.unwrap().unwrap().value, b"a");
     assert_eq!(state.get("x").await.unwrap(), None);
+    let aged = state
+        .get_within("a", Duration::from_millis(1500))
+        .await
+        .unwrap();
+    assert_eq!(aged.entry.unwrap().value, b"a");
+    assert_eq!(aged.age, Duration::from_millis(1500));
     let keys: Vec<String> = state
         .list("")
         .await
