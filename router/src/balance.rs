@@ -4,12 +4,24 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::decide::Route;
 use crate::ejection::Standing;
-use crate::peer::Reach;
+use crate::peer::{Nearness, Reach};
 use crate::refusal::{Reason, Refusal, Unsent};
-use crate::snapshot::Instance;
+use crate::service::{Groups, Instance};
 
 /// How long a request may try an instance that refused, before another may.
 const TRIAL_LIMIT: Duration = Duration::from_secs(1);
+
+/// What the load of an instance counts for, by its nearness. Where requests queue, latency and
+/// requests there grow together, so these are squares: an instance is left for one in the zone
+/// when its requests wait twice as long, and for one in another zone when they wait four times as
+/// long.
+const HANDICAPS: [f64; Nearness::ALL.len()] = [1.0, 4.0, 16.0];
+/// One choice in so many asks a farther instance of which nothing is known any more.
+const EXPLORE: u32 = 128;
+/// How often two are picked at random before all of a large group are looked at.
+const SAMPLES: usize = 4;
+/// The size of a group that is not large.
+const SMALL: usize = 8;
 
 /// The instances that one request was sent to, at most so many.
 #[derive(Clone, Copy, Debug, Default)]
@@ -135,16 +147,17 @@ pub fn verdict(instance: &Instance, tried: &Tried, now: Moment) -> Verdict {
     }
 }
 
-/// Chooses an instance: the less loaded of two that are picked at random. Instances that were
-/// tried or ejected are passed over; one that was ejected is tried when nothing better is left
-/// and its trial is due. When none is left it refuses at once.
+/// Chooses an instance: of each nearness the less loaded of two that are picked at random, and of
+/// these the least loaded, where those that are farther count for more than they have. Instances
+/// that were tried or ejected are passed over; one that was ejected is tried when nothing better
+/// is left and its trial is due. When none is left it refuses at once.
 pub fn choose<'s>(
     route: &Route<'s>,
     tried: &Tried,
     chooser: Chooser,
     rng: &mut fastrand::Rng,
 ) -> Result<&'s Arc<Instance>, Refusal> {
-    let picked = pick(route.candidates(), tried, chooser, rng);
+    let picked = pick(&route.candidates(), tried, chooser, rng);
     picked
         .filter(|pick| !pick.is_trial || pick.claim(chooser.now))
         .map(|pick| pick.instance)
@@ -170,40 +183,64 @@ impl Pick<'_> {
 }
 
 pub(crate) fn pick<'s>(
-    candidates: &'s [Arc<Instance>],
+    groups: &Groups<'s>,
     tried: &Tried,
     chooser: Chooser,
     rng: &mut fastrand::Rng,
 ) -> Option<Pick<'s>> {
-    let is = |wanted: fn(Verdict) -> bool| {
-        move |instance: &Instance| wanted(verdict(instance, tried, chooser.now))
+    let found = |instance, is_trial| Pick { instance, is_trial };
+    if let Some(instance) = pick_eligible(groups, tried, chooser, rng) {
+        return Some(found(instance, false));
+    }
+    let mut nearest = |wanted: fn(Verdict) -> bool| {
+        let is = |instance: &Instance| wanted(verdict(instance, tried, chooser.now));
+        groups
+            .iter()
+            .find_map(|group| pick_among(group, is, chooser, rng))
     };
-    let found = |instance| Pick {
-        instance,
-        is_trial: false,
-    };
-    quick_pick(candidates, tried, chooser, rng)
-        .or_else(|| pick_among(candidates, is(Verdict::is_eligible), chooser, rng))
-        .or_else(|| pick_among(candidates, is(Verdict::is_failing), chooser, rng))
-        .map(found)
-        .or_else(|| {
-            let due = is(Verdict::is_due_for_trial);
-            let instance = pick_among(candidates, due, chooser, rng)?;
-            Some(Pick {
-                instance,
-                is_trial: true,
-            })
-        })
+    let failing = nearest(Verdict::is_failing).map(|instance| found(instance, false));
+    failing.or_else(|| nearest(Verdict::is_due_for_trial).map(|instance| found(instance, true)))
 }
 
-/// The usual case, in constant time: two are picked, and both are eligible.
-fn quick_pick<'s>(
-    candidates: &'s [Arc<Instance>],
+/// The best of each group, and the best of these.
+fn pick_eligible<'s>(
+    groups: &Groups<'s>,
     tried: &Tried,
     chooser: Chooser,
     rng: &mut fastrand::Rng,
 ) -> Option<&'s Arc<Instance>> {
-    let (one, two) = match candidates.len() {
+    let bests = groups.map(|group| pick_in_group(group, tried, chooser, rng));
+    let mut found = bests.iter().flatten();
+    match (found.next(), found.next()) {
+        (Some(only), None) => Some(only),
+        (None, _) => None,
+        _ => pick_across(&bests, chooser, rng),
+    }
+}
+
+/// In constant time as long as most are eligible.
+fn pick_in_group<'s>(
+    group: &'s [Arc<Instance>],
+    tried: &Tried,
+    chooser: Chooser,
+    rng: &mut fastrand::Rng,
+) -> Option<&'s Arc<Instance>> {
+    let eligible = |instance: &Instance| verdict(instance, tried, chooser.now).is_eligible();
+    // In a small group it costs less to look at all.
+    let samples = if group.len() > SMALL { SAMPLES } else { 1 };
+    (0..samples)
+        .find_map(|_| pick_sampled(group, eligible, chooser, rng))
+        .or_else(|| pick_among(group, eligible, chooser, rng))
+}
+
+/// The less loaded of two that are picked at random, if both are accepted.
+fn pick_sampled<'s>(
+    group: &'s [Arc<Instance>],
+    accepts: impl Fn(&Instance) -> bool,
+    chooser: Chooser,
+    rng: &mut fastrand::Rng,
+) -> Option<&'s Arc<Instance>> {
+    let (one, two) = match group.len() {
         0 => return None,
         1 => (0, 0),
         2 => (0, 1),
@@ -213,9 +250,51 @@ fn quick_pick<'s>(
             (one, (one + rng.usize(1..n)) % n)
         }
     };
-    let (one, two) = (&candidates[one], &candidates[two]);
-    let eligible = |instance| verdict(instance, tried, chooser.now) == Verdict::Eligible;
-    (eligible(one) && eligible(two)).then(|| less_loaded(one, two, chooser, rng))
+    let (one, two) = (&group[one], &group[two]);
+    (accepts(one) && accepts(two)).then(|| less_loaded(one, two, chooser, rng))
+}
+
+/// The best of several groups: the nearest, unless it is so slow or so busy that a farther one is
+/// better in spite of its handicap. What is not known of the speed of one is assumed to be as
+/// that of the nearest that is known. One choice in [`EXPLORE`] asks a farther one of which
+/// nothing is known any more, so that it is noticed when those are faster.
+fn pick_across<'s>(
+    bests: &[Option<&'s Arc<Instance>>; Nearness::ALL.len()],
+    chooser: Chooser,
+    rng: &mut fastrand::Rng,
+) -> Option<&'s Arc<Instance>> {
+    let Chooser { worker, now } = chooser;
+    let mut farther = bests.iter().flatten().skip(1);
+    if rng.u32(..EXPLORE) == 0
+        && let Some(unknown) = farther.find(|far| far.live.is_forgotten(worker, now))
+    {
+        return Some(unknown);
+    }
+    let mut latencies = [0.0; Nearness::ALL.len()];
+    let mut nearest = true;
+    for (latency, best) in latencies.iter_mut().zip(bests) {
+        let Some(best) = best else { continue };
+        *latency = match nearest {
+            // The nearest is forgiven a past slowness with time; the others are not taken on
+            // hope, but when they are explored.
+            true => best.live.latency(worker, now),
+            false => best.live.last_latency(worker),
+        };
+        nearest = false;
+    }
+    let assumed = latencies.into_iter().find(|latency| *latency > 0.0);
+    let costs = bests.iter().zip(latencies).zip(HANDICAPS);
+    let costs = costs.filter_map(|((best, latency), handicap)| {
+        let best = (*best)?;
+        let latency = match latency > 0.0 {
+            true => latency,
+            false => assumed.unwrap_or(1.0),
+        };
+        let in_flight = best.live.in_flight_of(worker) as f64;
+        Some((best, handicap * latency * (in_flight + 1.0)))
+    });
+    let (best, _) = costs.min_by(|(_, one), (_, other)| one.total_cmp(other))?;
+    Some(best)
 }
 
 /// The less loaded of two random ones among those that `accepts`, looking at all candidates.
@@ -257,7 +336,7 @@ fn less_loaded<'s>(
 }
 
 pub(crate) fn none_left(route: &Route<'_>, tried: &Tried) -> Refusal {
-    let (service, ready) = (&route.service.id, route.candidates().len());
+    let (service, ready) = (&route.service.id, route.candidate_count());
     if let Some(only) = route.only {
         return only_one_left(only);
     }
@@ -330,7 +409,7 @@ mod tests {
     ) -> Option<usize> {
         let chooser = Chooser { worker: 0, now };
         let picked = pick(
-            candidates,
+            &[candidates, &[], &[]],
             tried,
             chooser,
             &mut fastrand::Rng::with_seed(seed),

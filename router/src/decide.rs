@@ -5,7 +5,8 @@ use hydrant_contracts::{Caller, Endpoint as EndpointPath, Identity, ServiceId, T
 use crate::path;
 use crate::peer::Reach;
 use crate::refusal::{Reason, Refusal, Unsent, shown};
-use crate::snapshot::{Bare, Endpoint, EndpointKind, Instance, Service, Snapshot};
+use crate::service::{Endpoint, EndpointKind, Groups, Instance, Service};
+use crate::snapshot::Snapshot;
 
 /// Pages of the node that need no token, on the local listener.
 const OPEN_PAGES: [&str; 2] = ["/health", "/metrics"];
@@ -67,12 +68,17 @@ impl<'s> Route<'s> {
         target.split_at(strip.min(target.len()))
     }
 
-    /// The ready instances that may serve it.
-    pub fn candidates(&self) -> &'s [Arc<Instance>] {
+    /// The ready instances that may serve it, by their nearness.
+    pub fn candidates(&self) -> Groups<'s> {
         match self.only {
-            Some(only) => std::slice::from_ref(only),
-            None => &self.endpoint.candidates,
+            Some(only) => [std::slice::from_ref(only), &[], &[]],
+            None => self.endpoint.candidates.groups(),
         }
+    }
+
+    /// How many instances may serve it.
+    pub fn candidate_count(&self) -> usize {
+        self.candidates().into_iter().map(<[_]>::len).sum()
     }
 
     /// The instance gets the caller's token: only the node's own API, which checks it itself.
@@ -379,19 +385,15 @@ fn find_bare<'s>(
     path: &[u8],
 ) -> Result<(&'s Service, &'s Endpoint), Refusal> {
     let method = std::str::from_utf8(&path[1..]).unwrap_or("");
-    match snapshot.bare(method) {
-        Some(Bare::One(service)) => {
-            permit(
-                request,
-                service.id.tier,
-                service.id.name.as_str().as_bytes(),
-            )?;
-            let found = service.method(method).map(|method| (&**service, method));
-            found.ok_or_else(|| no_such_path(path))
-        }
-        Some(Bare::Ambiguous(services)) => Err(ambiguous(request, method, services)),
-        None => Err(no_such_path(path)),
-    }
+    let id = match snapshot.bare(method) {
+        [] => return Err(no_such_path(path)),
+        [one] => one,
+        services => return Err(ambiguous(request, method, services)),
+    };
+    permit(request, id.tier, id.name.as_str().as_bytes())?;
+    let service = snapshot.service(id);
+    let found = service.and_then(|service| Some((&**service, service.method(method)?)));
+    found.ok_or_else(|| no_such_path(path))
 }
 
 fn ambiguous(request: &Request<'_>, method: &str, services: &[ServiceId]) -> Refusal {

@@ -7,9 +7,10 @@ use crate::balance::{self, Chooser, Tried};
 use crate::clock::Moment;
 use crate::decide::{self, Listener, Route};
 use crate::identity::Identities;
-use crate::peer::Reach;
+use crate::peer::{Nearness, Reach};
 use crate::refusal::Refusal;
-use crate::snapshot::{Instance, Snapshot};
+use crate::service::Instance;
+use crate::snapshot::Snapshot;
 
 /// A request that is only thought of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +49,14 @@ pub struct Explanation {
 pub struct Candidate {
     /// Its id.
     pub instance: String,
-    /// Where it answers.
+    /// Where it answers, on its server.
     pub address: String,
+    /// Its server.
+    pub server: String,
+    /// Where its server stands; empty when that is not known.
+    pub zone: String,
+    /// How near it is, in words.
+    pub nearness: &'static str,
     /// The version that it runs.
     pub version: String,
     /// Empty when it may be chosen; else why it is not.
@@ -85,7 +92,12 @@ pub fn explain(
         to: None,
     };
     match decide::decide(snapshot, &asked) {
-        Ok(route) => route_explanation(&route, request, who.text.to_string(), chooser, rng),
+        Ok(route) => Asked {
+            snapshot,
+            route: &route,
+            chooser,
+        }
+        .explanation(request, who.text.to_string(), rng),
         Err(refusal) => Explanation::refused(who.text.to_string(), refusal),
     }
 }
@@ -113,47 +125,66 @@ impl Explanation {
     }
 }
 
-fn route_explanation(
-    route: &Route<'_>,
-    request: &Request,
-    caller: String,
+/// A request that has a route.
+struct Asked<'a> {
+    snapshot: &'a Snapshot,
+    route: &'a Route<'a>,
     chooser: Chooser,
-    rng: &mut fastrand::Rng,
-) -> Explanation {
-    let tried = Tried::default();
-    let picked = balance::pick(route.candidates(), &tried, chooser, rng);
-    let chosen = picked.map(|picked| picked.instance);
-    let refusal = chosen.is_none().then(|| balance::none_left(route, &tried));
-    let instances = route.service.instances.iter();
-    let upstream_path = chosen.map_or(String::new(), |instance| {
-        let (_, seen) = route.split(request.path.as_bytes(), instance);
-        String::from_utf8_lossy(seen).into_owned()
-    });
-    Explanation {
-        rule: route.rule(),
-        caller,
-        candidates: instances
-            .map(|instance| candidate(route, instance, chooser))
-            .collect(),
-        chosen: chosen.map(|instance| instance.info.id.to_string()),
-        upstream_path,
-        on_failure: on_failure(route, refusal.is_some()),
-        refusal,
-    }
 }
 
-fn candidate(route: &Route<'_>, instance: &Instance, chooser: Chooser) -> Candidate {
-    let live = &instance.live;
-    Candidate {
-        instance: instance.info.id.to_string(),
-        address: live.address().to_string(),
-        version: instance.info.version.to_string(),
-        excluded: exclusion(route, instance, chooser.now),
-        load: live.load(chooser.worker, chooser.now) / 1e9,
-        in_flight: live.in_flight_of(chooser.worker),
-        latency_us: live
-            .expected_latency(chooser.worker, chooser.now)
-            .as_micros() as u64,
+impl Asked<'_> {
+    fn explanation(
+        &self,
+        request: &Request,
+        caller: String,
+        rng: &mut fastrand::Rng,
+    ) -> Explanation {
+        let (route, tried) = (self.route, Tried::default());
+        let picked = balance::pick(&route.candidates(), &tried, self.chooser, rng);
+        let chosen = picked.map(|picked| picked.instance);
+        let refusal = chosen.is_none().then(|| balance::none_left(route, &tried));
+        let instances = match &route.only {
+            Some(only) => std::slice::from_ref(*only),
+            None => &route.service.instances,
+        };
+        let upstream_path = chosen.map_or(String::new(), |instance| {
+            let (_, seen) = route.split(request.path.as_bytes(), instance);
+            String::from_utf8_lossy(seen).into_owned()
+        });
+        Explanation {
+            rule: route.rule(),
+            caller,
+            candidates: instances
+                .iter()
+                .map(|instance| self.candidate(instance))
+                .collect(),
+            chosen: chosen.map(|instance| instance.info.id.to_string()),
+            upstream_path,
+            on_failure: on_failure(route, refusal.is_some()),
+            refusal,
+        }
+    }
+
+    fn candidate(&self, instance: &Instance) -> Candidate {
+        let (live, Chooser { worker, now }) = (&instance.live, self.chooser);
+        let zone = match &instance.reach {
+            Reach::Own => self.snapshot.own_zone(),
+            Reach::Peer(peer) => Some(&peer.zone),
+            Reach::Unreachable => None,
+        };
+        let nearness = instance.reach.nearness();
+        Candidate {
+            instance: instance.info.id.to_string(),
+            address: live.address().to_string(),
+            server: instance.info.server.clone(),
+            zone: zone.map(ToString::to_string).unwrap_or_default(),
+            nearness: nearness.map_or("unreachable", Nearness::as_str),
+            version: instance.info.version.to_string(),
+            excluded: exclusion(self.route, instance, now),
+            load: live.load(worker, now) / 1e9,
+            in_flight: live.in_flight_of(worker),
+            latency_us: live.expected_latency(worker, now).as_micros() as u64,
+        }
     }
 }
 
@@ -163,7 +194,7 @@ fn exclusion(route: &Route<'_>, instance: &Instance, now: Moment) -> String {
     } else if matches!(instance.reach, Reach::Unreachable) {
         let server = &instance.info.server;
         format!("the node of its server {server} is not known here")
-    } else if !route.endpoint.has_candidate(instance) {
+    } else if route.only.is_none() && !route.endpoint.has_candidate(instance) {
         format!("its version does not answer {}", route.endpoint.name)
     } else {
         balance::verdict(instance, &Tried::default(), now)
@@ -173,7 +204,7 @@ fn exclusion(route: &Route<'_>, instance: &Instance, now: Moment) -> String {
 }
 
 fn on_failure(route: &Route<'_>, refused: bool) -> String {
-    let others = route.candidates().len().saturating_sub(1);
+    let others = route.candidate_count().saturating_sub(1);
     let repeat = if refused {
         return "nothing is sent; instances that refuse are asked again within 5 seconds".into();
     } else if others == 0 {

@@ -174,8 +174,27 @@ impl Live {
 
     /// The latency that `worker` expects of it.
     pub fn expected_latency(&self, worker: usize, now: Moment) -> Duration {
+        Duration::from_nanos(self.latency(worker, now) as u64)
+    }
+
+    /// The same in nanoseconds; 0 when it is not known.
+    pub(crate) fn latency(&self, worker: usize, now: Moment) -> f64 {
         let slot = self.slots[worker].get();
-        Duration::from_nanos(slot.map_or(0, |slot| slot.latency(now) as u64))
+        slot.map_or(0.0, |slot| slot.latency(now))
+    }
+
+    /// The latency in nanoseconds as it was when `worker` last measured it; 0 when it never did.
+    pub(crate) fn last_latency(&self, worker: usize) -> f64 {
+        let slot = self.slots[worker].get();
+        slot.map_or(0.0, |slot| f64::from_bits(slot.ewma.load(Relaxed)))
+    }
+
+    /// Whether `worker` has no request there, and has not measured it of late.
+    pub(crate) fn is_forgotten(&self, worker: usize, now: Moment) -> bool {
+        self.slots[worker].get().is_none_or(|slot| {
+            let age = now.since(Moment::from_nanos(slot.ewma_at.get()));
+            slot.in_flight.get() == 0 && age > DECAY
+        })
     }
 
     /// Requests of `worker` that are at the instance now.

@@ -12,7 +12,8 @@ use crate::endpoint::EndpointId;
 use crate::histogram::Distribution;
 use crate::instance::{ErrorKind, Live, Slot};
 use crate::refusal::Reason;
-use crate::snapshot::{Instance, Service, Snapshot};
+use crate::service::{Instance, Service};
+use crate::snapshot::Snapshot;
 
 /// The most instances that Prometheus gets by name; those beyond are in their service's sums.
 const MAX_NAMED: usize = 1000;

@@ -10,7 +10,7 @@ use super::head::RequestHead;
 use super::response::copy_fields;
 use crate::decide::Route;
 use crate::peer::Reach;
-use crate::snapshot::Instance;
+use crate::service::Instance;
 
 /// What the router adds to a request.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use super::body::Body;
 use super::forward::Way;
 use crate::decide::Route;
-use crate::snapshot::Instance;
+use crate::service::Instance;
 
 /// How much of a request is kept, head and body, so that it can be sent again.
 const MAX_REPLAY: u64 = 64 * 1024;

@@ -23,7 +23,7 @@ use crate::http1::Way;
 use crate::http1::head::check_host;
 use crate::instance::{ErrorKind, InFlight};
 use crate::refusal::{Reason, Refusal, Unsent, Verdict};
-use crate::snapshot::Instance;
+use crate::service::Instance;
 use crate::upstream::SILENCE;
 use crate::worker::Worker;
 

@@ -15,7 +15,7 @@ use super::LocalTasks;
 use super::body::Attempt;
 use crate::instance::ErrorKind;
 use crate::listen::Limits;
-use crate::snapshot::Instance;
+use crate::service::Instance;
 use crate::stream::Stream;
 use crate::tls::{Protocol, Tls};
 use crate::upstream::{connect, connect_peer};

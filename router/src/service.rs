@@ -1,0 +1,383 @@
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use hydrant_contracts as contracts;
+use hydrant_contracts::{InstanceId, InstanceState, NODE_SERVICE, ServiceId, Tier};
+
+use crate::clock::Moment;
+use crate::endpoint::{EndpointId, ServiceLive};
+use crate::instance::Live;
+use crate::peer::{Nearness, Reach};
+
+/// A service and its endpoints.
+#[derive(Debug)]
+pub struct Service {
+    /// Its tier and name.
+    pub id: ServiceId,
+    /// Every registered instance, ready or not, by id.
+    pub instances: Box<[Arc<Instance>]>,
+    /// What outlives this snapshot.
+    pub live: Arc<ServiceLive>,
+    methods: HashMap<Arc<str>, Endpoint>,
+    /// The longest first.
+    prefixes: Vec<Endpoint>,
+    /// Pages of the node.
+    pages: Vec<Endpoint>,
+    gone_since: Option<Moment>,
+}
+
+/// A registered instance and what the data path knows of it.
+#[derive(Debug)]
+pub struct Instance {
+    /// What it registered.
+    pub info: Arc<contracts::Instance>,
+    /// How it is reached from here.
+    pub reach: Reach,
+    /// Its load, counters and ejection.
+    pub live: Arc<Live>,
+}
+
+/// A method, or a prefix of paths, and who answers it.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Its number, for counters.
+    pub id: EndpointId,
+    /// `package.Service/Method`, or the prefix.
+    pub name: Arc<str>,
+    /// Method, prefix or page.
+    pub kind: EndpointKind,
+    /// A repeat is safe, whatever the HTTP method.
+    pub no_side_effects: bool,
+    /// The ready instances that answer it.
+    pub candidates: Arc<Candidates>,
+    strip: Strip,
+}
+
+/// What an endpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndpointKind {
+    /// A Protobuf method.
+    Method,
+    /// A prefix of paths.
+    Prefix,
+    /// A page of the node, outside of any service's paths.
+    Page,
+}
+
+/// How many bytes an endpoint cuts off the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strip {
+    /// The same for all candidates.
+    Same(usize),
+    /// Versions differ: the chosen instance's registration tells.
+    ByInstance,
+}
+
+/// The ready instances that answer an endpoint, the nearest first.
+#[derive(Debug, Default)]
+pub struct Candidates {
+    all: Box<[Arc<Instance>]>,
+    /// Where those of each nearness end.
+    ends: [usize; Nearness::ALL.len()],
+}
+
+impl Candidates {
+    fn new(instances: &[&Arc<Instance>]) -> Self {
+        let mut all: Vec<_> = instances.iter().copied().cloned().collect();
+        all.sort_by_key(|instance| instance.reach.nearness());
+        let end_of = |nearness| {
+            let until = |instance: &Arc<Instance>| instance.reach.nearness() <= Some(nearness);
+            all.partition_point(until)
+        };
+        Self {
+            ends: Nearness::ALL.map(end_of),
+            all: all.into(),
+        }
+    }
+
+    /// By their nearness.
+    pub fn groups(&self) -> Groups<'_> {
+        let [server, zone, fleet] = self.ends;
+        let all = &self.all;
+        [&all[..server], &all[server..zone], &all[zone..fleet]]
+    }
+}
+
+impl Deref for Candidates {
+    type Target = [Arc<Instance>];
+
+    fn deref(&self) -> &[Arc<Instance>] {
+        &self.all
+    }
+}
+
+/// Candidates by their nearness, in the order of [`Nearness::ALL`].
+pub type Groups<'s> = [&'s [Arc<Instance>]; Nearness::ALL.len()];
+
+impl Service {
+    /// A service of these instances, in the order of their ids. `before` is what it was.
+    pub(crate) fn new(
+        id: &ServiceId,
+        instances: Vec<Arc<Instance>>,
+        live: Arc<ServiceLive>,
+        before: Option<&Service>,
+        now: Moment,
+    ) -> Self {
+        let mut service = Self {
+            id: id.clone(),
+            instances: instances.into(),
+            live,
+            methods: HashMap::new(),
+            prefixes: Vec::new(),
+            pages: Vec::new(),
+            gone_since: None,
+        };
+        if service.instances.is_empty() {
+            let since = before.and_then(|service| service.gone_since);
+            service.gone_since = since.or(Some(now));
+            service.methods = before.map_or_else(HashMap::new, Service::unanswered);
+        }
+        service.add_endpoints();
+        service
+    }
+
+    /// Since when it has had no instance.
+    pub(crate) fn gone_since(&self) -> Option<Moment> {
+        self.gone_since
+    }
+
+    /// A registered instance, by its id.
+    pub fn instance(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
+        let at = self
+            .instances
+            .binary_search_by(|instance| instance.info.id.cmp(id));
+        at.ok().map(|at| &self.instances[at])
+    }
+
+    /// Its methods when no instance is left that answers them.
+    fn unanswered(&self) -> HashMap<Arc<str>, Endpoint> {
+        let nobody = Arc::<Candidates>::default();
+        let without = |(name, method): (&Arc<str>, &Endpoint)| {
+            let candidates = Arc::clone(&nobody);
+            (Arc::clone(name), method.with(candidates))
+        };
+        self.methods.iter().map(without).collect()
+    }
+
+    /// Whether any instance gets requests.
+    pub fn has_ready_instance(&self) -> bool {
+        self.instances
+            .iter()
+            .any(|instance| instance.is_candidate())
+    }
+
+    /// The node's own local API.
+    pub fn is_node(&self) -> bool {
+        is_node(&self.id)
+    }
+
+    /// A method, by `package.Service/Method`.
+    pub fn method(&self, path: &str) -> Option<&Endpoint> {
+        self.methods.get(path)
+    }
+
+    /// The endpoint with the longest prefix of `path` that a ready instance answers.
+    pub fn prefix(&self, path: &[u8]) -> Option<&Endpoint> {
+        let mut prefixes = self.prefixes.iter();
+        prefixes.find(|endpoint| path.starts_with(endpoint.name.as_bytes()))
+    }
+
+    pub(crate) fn methods(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.methods.keys()
+    }
+
+    pub(crate) fn has_methods_of(&self, other: &Service) -> bool {
+        let mut methods = self.methods.keys();
+        self.methods.len() == other.methods.len()
+            && methods.all(|method| other.methods.contains_key(method))
+    }
+
+    /// The page that a path means: the page itself, or something below it.
+    pub(crate) fn page(&self, path: &[u8]) -> Option<&Endpoint> {
+        let is_below = |page: &&Endpoint| {
+            let rest = path.strip_prefix(page.name.as_bytes());
+            rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || page.name.ends_with('/'))
+        };
+        self.pages.iter().find(is_below)
+    }
+
+    /// Every endpoint.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.methods
+            .values()
+            .chain(&self.prefixes)
+            .chain(&self.pages)
+    }
+
+    fn add_endpoints(&mut self) {
+        let own = format!("/{}/", self.id);
+        let mut drafts: HashMap<(EndpointKind, &str), Draft<'_>> = HashMap::new();
+        for instance in &self.instances {
+            for method in &instance.info.methods {
+                let key = (EndpointKind::Method, method.path.as_str());
+                // A method's path follows "/tier/service".
+                let draft = drafts
+                    .entry(key)
+                    .or_insert_with(|| Draft::new(own.len() - 1));
+                draft.add(instance, own.len() - 1, method.no_side_effects);
+            }
+            for prefix in &instance.info.prefixes {
+                let Some(kind) = prefix_kind(self.is_node(), &own, prefix) else {
+                    continue;
+                };
+                let draft = drafts
+                    .entry((kind, prefix.prefix.as_str()))
+                    .or_insert_with(|| Draft::new(prefix.strip));
+                draft.add(instance, prefix.strip, false);
+            }
+        }
+        let mut sets = CandidateSets::default();
+        let mut endpoints: Vec<_> = drafts
+            .into_iter()
+            .map(|((kind, name), draft)| draft.finish(kind, name, &self.live, &mut sets))
+            .collect();
+        endpoints.sort_unstable_by(|a, b| (b.name.len(), &a.name).cmp(&(a.name.len(), &b.name)));
+        for endpoint in endpoints {
+            match endpoint.kind {
+                EndpointKind::Method => {
+                    self.methods.insert(Arc::clone(&endpoint.name), endpoint);
+                }
+                // A longer prefix that is not ready yet does not hide a shorter one that is.
+                EndpointKind::Prefix if endpoint.candidates.is_empty() => {}
+                EndpointKind::Prefix => self.prefixes.push(endpoint),
+                EndpointKind::Page => self.pages.push(endpoint),
+            }
+        }
+    }
+}
+
+pub(crate) fn is_node(service: &ServiceId) -> bool {
+    service.tier == Tier::Service && service.name.as_str() == NODE_SERVICE
+}
+
+/// What a registered prefix is. One outside of its service's paths is ignored, unless it is a
+/// page of the node.
+fn prefix_kind(is_node: bool, own: &str, prefix: &contracts::PathPrefix) -> Option<EndpointKind> {
+    let name = prefix.prefix.as_str();
+    let cut_is_whole = prefix.strip == 0 || name.as_bytes().get(prefix.strip) == Some(&b'/');
+    if !cut_is_whole {
+        None
+    } else if name.starts_with(own) {
+        Some(EndpointKind::Prefix)
+    } else if is_node && name.len() > 1 && name.starts_with('/') && prefix.strip == 0 {
+        Some(EndpointKind::Page)
+    } else {
+        None
+    }
+}
+
+/// An endpoint while its instances are gathered.
+struct Draft<'a> {
+    strip: Strip,
+    no_side_effects: bool,
+    ready: Vec<&'a Arc<Instance>>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(strip: usize) -> Self {
+        Self {
+            strip: Strip::Same(strip),
+            no_side_effects: true,
+            ready: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, instance: &'a Arc<Instance>, strip: usize, no_side_effects: bool) {
+        if self.strip != Strip::Same(strip) {
+            self.strip = Strip::ByInstance;
+        }
+        // Safe only if every version says so.
+        self.no_side_effects &= no_side_effects;
+        let listed_twice = self
+            .ready
+            .last()
+            .is_some_and(|last| Arc::ptr_eq(last, instance));
+        if instance.is_candidate() && !listed_twice {
+            self.ready.push(instance);
+        }
+    }
+
+    fn finish(
+        self,
+        kind: EndpointKind,
+        name: &str,
+        live: &ServiceLive,
+        sets: &mut CandidateSets,
+    ) -> Endpoint {
+        Endpoint {
+            id: live.endpoint(name),
+            name: name.into(),
+            kind,
+            no_side_effects: self.no_side_effects,
+            candidates: sets.share(&self.ready),
+            strip: self.strip,
+        }
+    }
+}
+
+/// Most endpoints of a service have the same candidates: one list serves them all.
+#[derive(Default)]
+struct CandidateSets(HashMap<Vec<u64>, Arc<Candidates>>);
+
+impl CandidateSets {
+    fn share(&mut self, instances: &[&Arc<Instance>]) -> Arc<Candidates> {
+        let keys = instances
+            .iter()
+            .map(|instance| instance.live.key())
+            .collect();
+        let make = || Arc::new(Candidates::new(instances));
+        Arc::clone(self.0.entry(keys).or_insert_with(make))
+    }
+}
+
+impl Endpoint {
+    fn with(&self, candidates: Arc<Candidates>) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            candidates,
+            ..*self
+        }
+    }
+
+    /// Whether the instance is ready and answers it.
+    pub fn has_candidate(&self, instance: &Instance) -> bool {
+        let mut candidates = self.candidates.iter();
+        candidates.any(|candidate| candidate.live.key() == instance.live.key())
+    }
+
+    /// How many bytes of the path are cut off before `instance` sees it.
+    pub fn strip(&self, instance: &Instance) -> usize {
+        match self.strip {
+            Strip::Same(bytes) => bytes,
+            Strip::ByInstance => {
+                let mut prefixes = instance.info.prefixes.iter();
+                prefixes
+                    .find(|prefix| prefix.prefix == *self.name)
+                    .map_or(0, |prefix| prefix.strip)
+            }
+        }
+    }
+}
+
+impl Instance {
+    /// Whether it takes new requests.
+    pub fn is_ready(&self) -> bool {
+        self.info.state == InstanceState::Ready
+    }
+
+    /// Whether it takes new requests and can be reached from here.
+    pub fn is_candidate(&self) -> bool {
+        self.is_ready() && !matches!(self.reach, Reach::Unreachable)
+    }
+}
