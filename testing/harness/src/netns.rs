@@ -1,12 +1,13 @@
 //! Hosts in network namespaces, joined by a bridge: their cables can be pulled.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::{Missing, janitor, require};
+use crate::{Missing, READY, janitor, require, wait_until};
 
 /// Hosts that reach each other and this machine, each in a network namespace of its own. Dropped,
 /// they are gone.
@@ -116,6 +117,11 @@ impl Network {
             ip(&format!("-n {namespace} address add {address}/24 dev eth0"))?;
             ip(&format!("-n {namespace} link set eth0 up"))?;
             ip(&format!("-n {namespace} link set lo up"))?;
+            let state = format!("/sys/class/net/{cable}/operstate");
+            let is_up = || fs::read_to_string(&state).is_ok_and(|state| state.trim() == "up");
+            if !wait_until(READY, is_up) {
+                return Err(format!("{cable} does not come up"));
+            }
         }
         Ok(())
     }

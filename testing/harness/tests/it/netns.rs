@@ -28,7 +28,7 @@ fn a_pulled_cable_cuts_one_host_off() {
     let [one, two] = network.hosts() else {
         panic!("two hosts");
     };
-    assert!(reaches(one, here) && reaches(two, here));
+    assert!(wait_until(PATIENCE, || reaches(one, here) && reaches(two, here)));
     assert_ne!(one.address(), two.address());
     network.cut(0);
     assert!(!reaches(one, here), "cut off");
