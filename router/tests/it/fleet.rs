@@ -1,10 +1,13 @@
 //! Several routers in one process, each the node of a server of its own.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hydrant_contracts::{Identity, Instance, Server, TokenKey};
-use hydrant_router::{Config, Limits, PeerConfig, PeerTls, Router, Table};
+use hydrant_router::{Config, InstanceStats, Limits, PeerConfig, PeerTls, Router, Table};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
 
 use crate::raw::{SECRET, Wire, instance};
 
@@ -14,6 +17,55 @@ pub struct Node {
     pub router: Router,
 }
 
+/// Makes the proofs of servers.
+pub struct Authority {
+    folder: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+    pub pem: String,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Self {
+            folder: TempDir::new().unwrap(),
+            issuer: Issuer::new(params, key),
+            pem: certificate.pem(),
+        }
+    }
+
+    /// The proofs of a server, in files of their own.
+    pub fn issue(&self, server: &str) -> PeerTls {
+        self.issue_for(server, &format!("{server}.servers.hydrant"))
+    }
+
+    pub fn issue_for(&self, server: &str, name: &str) -> PeerTls {
+        let folder = self.folder.path().join(server);
+        fs::create_dir_all(&folder).unwrap();
+        let files = PeerTls {
+            server: server.parse().unwrap(),
+            ca: folder.join("ca.pem"),
+            certificate: folder.join("node.pem"),
+            key: folder.join("node.key"),
+        };
+        fs::write(&files.ca, &self.pem).unwrap();
+        self.write(&files, name);
+        files
+    }
+
+    /// Puts a new certificate and key in the place of those that are there.
+    pub fn write(&self, files: &PeerTls, name: &str) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        fs::write(&files.certificate, certificate.pem()).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+    }
+}
+
 /// All servers of a test.
 pub struct Fleet {
     pub nodes: Vec<Node>,
@@ -21,11 +73,15 @@ pub struct Fleet {
 
 impl Node {
     pub fn start(name: &str, tls: Option<PeerTls>, limits: Limits) -> Self {
+        Self::start_at(name, ([127, 0, 0, 1], 0).into(), tls, limits)
+    }
+
+    pub fn start_at(name: &str, listen: SocketAddr, tls: Option<PeerTls>, limits: Limits) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let router = Router::start(Config {
             public: any,
             local: any,
-            peer: Some(PeerConfig { listen: any, tls }),
+            peer: Some(PeerConfig { listen, tls }),
             workers: 1,
             key: TokenKey::new(&SECRET),
             limits,
@@ -79,6 +135,15 @@ impl Fleet {
         }
     }
 
+    /// Every way in which nodes speak with each other, for tests that hold for all.
+    pub fn both(names: &[&str]) -> [Self; 2] {
+        let authority = Authority::new();
+        [
+            Self::start(names),
+            Self::with(names, |name| Some(authority.issue(name)), Limits::default()),
+        ]
+    }
+
     /// Takes a server away as a killed process goes: connections break.
     pub fn kill(&mut self, name: &str) {
         self.nodes.retain(|node| node.name != name);
@@ -111,6 +176,11 @@ pub fn on(server: &str, id: &str, address: SocketAddr) -> Instance {
         server: server.into(),
         ..instance(id, address)
     }
+}
+
+/// How many requests failed so at an instance.
+pub fn errors(stats: &InstanceStats, name: &str) -> u64 {
+    stats.errors.get(name).copied().unwrap_or(0)
 }
 
 pub fn token(who: &str) -> String {

@@ -9,9 +9,9 @@ use hydrant_router::Limits;
 use crate::raw::{Backend, client, router, router_with};
 
 /// A request that would be answered, sent right behind a hostile one.
-const NEXT: &str = "GET /api/t/smuggled HTTP/1.1\r\nhost: test\r\n\r\n";
+pub const NEXT: &str = "GET /api/t/smuggled HTTP/1.1\r\nhost: test\r\n\r\n";
 
-fn table() -> Vec<(&'static str, String, u16)> {
+pub fn table() -> Vec<(&'static str, String, u16)> {
     let head = |line: &str, fields: &str| format!("{line}\r\nhost: test\r\n{fields}\r\n\r\n");
     let post =
         |fields: &str, body: &str| format!("{}{body}", head("POST /api/t/ HTTP/1.1", fields));

@@ -334,7 +334,7 @@ async fn refusals_are_in_the_callers_words() {
 }
 
 /// An address where nothing listens.
-async fn nowhere() -> SocketAddr {
+pub async fn nowhere() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
@@ -387,7 +387,7 @@ async fn with_every_instance_dead_the_answer_is_a_503_at_once() {
 }
 
 /// Reads so much of a request and breaks off.
-async fn breaks_off(after: usize) -> SocketAddr {
+pub async fn breaks_off(after: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -514,8 +514,8 @@ impl proto::Lock for Locks {
     }
 }
 
-#[tokio::test]
-async fn grpc_goes_through() {
+/// An instance of a service with methods.
+pub async fn locks() -> Instance {
     let rpc = proto::LockExt::register(Arc::new(Locks), connectrpc::Router::new());
     let routes = axum::Router::new().fallback_service(ConnectRpcService::new(rpc));
     let mut locks = instance(1, serve(routes).await, true);
@@ -525,15 +525,18 @@ async fn grpc_goes_through() {
             no_side_effects: false,
         })
         .into();
-    let router = router(std::slice::from_ref(&locks));
+    locks
+}
+
+/// Calls by both protocols, with and without the service in the path; `away` takes the instance
+/// away, or brings it back.
+pub async fn check_grpc(address: SocketAddr, away: impl Fn(bool)) {
     for (protocol, base) in [
         (Protocol::Grpc, ""),
         (Protocol::Grpc, "/api/web"),
         (Protocol::Connect, "/api/web"),
     ] {
-        let uri: http::Uri = format!("http://{}{base}", router.public_addr())
-            .parse()
-            .unwrap();
+        let uri: http::Uri = format!("http://{address}{base}").parse().unwrap();
         let connection = Http2Connection::connect_plaintext(uri.clone())
             .await
             .unwrap()
@@ -567,13 +570,21 @@ async fn grpc_goes_through() {
             count += 1;
         }
         assert_eq!(count, 100);
-        router.publish(&Table::of_one_server(&[]));
+        away(true);
         let error = Error::from_connect(&ask("lease").await.unwrap_err());
         assert_eq!(
             (error.code, &*error.reason),
             (Code::Unavailable, "no_instance")
         );
         assert!(error.retryable);
-        router.publish(&Table::of_one_server(std::slice::from_ref(&locks)));
+        away(false);
     }
+}
+
+#[tokio::test]
+async fn grpc_goes_through() {
+    let locks = [locks().await];
+    let router = router(&locks);
+    let away = |away: bool| router.publish(&Table::of_one_server(&locks[usize::from(away)..]));
+    check_grpc(router.public_addr(), away).await;
 }

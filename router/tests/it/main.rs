@@ -1,5 +1,6 @@
 //! The router as its users see it.
 
+mod balance;
 mod decide;
 mod fleet;
 mod hostile;
@@ -8,4 +9,6 @@ mod http1_edges;
 mod http2;
 mod http2_hostile;
 mod peer;
+mod peer_http2;
+mod peer_tls;
 mod raw;
