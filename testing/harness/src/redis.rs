@@ -36,7 +36,8 @@ impl Default for Options {
         Self {
             tls: false,
             users: Vec::new(),
-            down_after: Duration::from_secs(1),
+            // A Sentinel takes a second to connect to a master that has just become one.
+            down_after: Duration::from_secs(2),
             more: Vec::new(),
         }
     }
