@@ -5,11 +5,13 @@
 //! rest. Schedules run one after the other on the same servers. `HYDRANT_SEED=N` begins with the
 //! schedule N, and those that follow have the numbers behind it; `HYDRANT_SOAK=1` runs 500.
 
+mod apart;
 mod arena;
 mod holder;
 mod schedule;
 mod servers;
 
+use apart::Apart;
 use arena::{Arena, Judged};
 use schedule::Schedule;
 use servers::{Servers, Single};
@@ -25,20 +27,30 @@ const ROUND: usize = 25;
 fn one_fence_is_accepted_at_a_time_on_one_server() {
     let rounds = if is_soak() { 4 } else { 1 };
     let schedules = if is_soak() { ROUND } else { 8 };
-    contest(rounds, schedules, Numbering::OneForAll, Single::start);
+    contest(rounds, schedules, Numbering::OneForAll, || {
+        Some(Single::start())
+    });
+}
+
+#[test]
+fn one_fence_is_accepted_at_a_time_on_three_servers() {
+    let rounds = if is_soak() { 20 } else { 1 };
+    contest(rounds, ROUND, Numbering::PerKey, Apart::start);
 }
 
 fn contest<S: Servers>(
     rounds: usize,
     schedules: usize,
     numbering: Numbering,
-    start: impl Fn() -> S,
+    start: impl Fn() -> Option<S>,
 ) {
     let mut seed = seed();
     println!("{} schedules, HYDRANT_SEED={seed}", rounds * schedules);
     let mut judged = Judged::default();
     for _ in 0..rounds {
-        let servers = start();
+        let Some(servers) = start() else {
+            return;
+        };
         let reach = servers.reach();
         let mut arena = Arena::new(servers, numbering);
         for _ in 0..schedules {

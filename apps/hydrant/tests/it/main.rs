@@ -5,6 +5,7 @@ mod docs;
 mod election;
 mod fake_node;
 mod fences;
+mod fleet;
 mod foreign;
 mod golden;
 mod harness;

@@ -1,0 +1,8 @@
+//! Several servers, each with a node, that share ZooKeeper and Redis.
+
+pub mod echo;
+pub mod engines;
+mod lost_server;
+mod many;
+mod outage;
+mod smoke;
