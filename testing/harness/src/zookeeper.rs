@@ -155,7 +155,7 @@ impl ZooKeeper {
         let mut table = format!("[coordination]\nengine = \"zookeeper\"\nservers = {servers:?}\n");
         if let Some(files) = &self.certificates {
             let [ca, cert, key] = [files.ca_pem(), files.client_pem(), files.client_key()];
-            table += &format!("tls = {{ ca = {ca:?}, cert = {cert:?}, key = {key:?} }}\n");
+            table += &format!("tls = {{ ca = {ca:?}, certificate = {cert:?}, key = {key:?} }}\n");
         }
         table
     }
