@@ -2,6 +2,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration as Time;
 
+use hydrant_ports::EngineError;
 use hydrant_runtime::{ByteSize, Duration};
 use serde::Deserialize;
 
@@ -169,6 +170,13 @@ impl Config {
         for path in files.chain(pems) {
             *path = folder.join(&path);
         }
+    }
+
+    /// Fails when something contradicts itself or is not what it should be, and says what to
+    /// write. Looks at no file, and asks no server.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.validate()?;
+        Ok(())
     }
 
     /// The servers' addresses; fails when anything contradicts itself.

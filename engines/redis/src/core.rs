@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::{Config, Mode};
-use crate::error::{Failure, Verdict, closed, unavailable, verdict};
+use crate::error::{Failure, Verdict, unavailable, verdict};
 use crate::names::{Names, partition_of, partitions};
 use crate::requests::{self, Found, Request};
 use crate::seen::Seen;
@@ -142,14 +142,14 @@ impl Core {
         request: &Request,
         kind: Kind,
         bytes: usize,
-    ) -> Result<(Value, Arc<Connected>), EngineError> {
+    ) -> Result<(Value, Arc<Connected>), Failure> {
         let deadline = Instant::now() + self.config.request_timeout.get();
         let _permits = self.permits(bytes, deadline).await?;
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let (mut in_full, mut moves, mut losses) = (false, 0, 0);
         loop {
             if self.is_closed() {
-                return Err(closed());
+                return Err(Failure::closed());
             }
             let connected = self.ready(partition, deadline).await?;
             let command = request.command(in_full);
@@ -183,7 +183,7 @@ impl Core {
                 }
                 Verdict::Refused(error) => return Err(error),
                 Verdict::NoScript | Verdict::Moved(_) => {
-                    return Err(unavailable(format!("Redis does not settle: {error}")));
+                    return Err(Failure::passing(format!("Redis does not settle: {error}")));
                 }
             }
         }
@@ -193,16 +193,19 @@ impl Core {
         &self,
         bytes: usize,
         deadline: Instant,
-    ) -> Result<[OwnedSemaphorePermit; 2], EngineError> {
+    ) -> Result<[OwnedSemaphorePermit; 2], Failure> {
         let kib = u32::try_from(1 + bytes / 1024).unwrap_or(u32::MAX);
         let acquire = async {
             let one = self.requests.clone().acquire_owned().await;
             let room = self.room.clone().acquire_many_owned(kib).await;
-            Ok([one.map_err(|_| closed())?, room.map_err(|_| closed())?])
+            Ok([
+                one.map_err(|_| Failure::closed())?,
+                room.map_err(|_| Failure::closed())?,
+            ])
         };
         let acquired = timeout_at(deadline, acquire).await;
         acquired.unwrap_or_else(|_| {
-            Err(unavailable(
+            Err(Failure::passing(
                 "too many requests of Redis are under way; nothing was sent",
             ))
         })
@@ -213,10 +216,10 @@ impl Core {
         backoff: &mut Backoff,
         deadline: Instant,
         error: &redis::RedisError,
-    ) -> Result<(), EngineError> {
+    ) -> Result<(), Failure> {
         let wait = backoff.next_wait();
         if Instant::now() + wait > deadline {
-            return Err(unavailable(format!(
+            return Err(Failure::passing(format!(
                 "Redis can't answer now, nothing was written: {error}"
             )));
         }
@@ -246,9 +249,9 @@ impl Core {
         }
     }
 
-    fn too_late(&self, kind: Kind) -> EngineError {
+    fn too_late(&self, kind: Kind) -> Failure {
         let patience = self.config.request_timeout;
-        unavailable(match kind {
+        Failure::passing(match kind {
             Kind::Read => format!("Redis did not answer within {patience}"),
             _ => format!("Redis did not answer within {patience}; the write may have happened"),
         })
@@ -261,7 +264,7 @@ impl Core {
         &self,
         partition: usize,
         deadline: Instant,
-    ) -> Result<Arc<Connected>, EngineError> {
+    ) -> Result<Arc<Connected>, Failure> {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut last = None;
         let attempts = async {
@@ -285,12 +288,10 @@ impl Core {
             }
         };
         let result = timeout_at(deadline, attempts).await;
-        result
-            .unwrap_or_else(|_| {
-                let failure = last.take();
-                Err(failure.unwrap_or_else(|| Failure::passing("Redis can't be reached in time")))
-            })
-            .map_err(EngineError::from)
+        result.unwrap_or_else(|_| {
+            let failure = last.take();
+            Err(failure.unwrap_or_else(|| Failure::passing("Redis can't be reached in time")))
+        })
     }
 
     async fn try_ready(&self, partition: usize) -> Result<Arc<Connected>, Unready> {
@@ -338,6 +339,12 @@ impl Core {
         if facts.eviction.starts_with("allkeys") {
             return Err(Failure::lasting(format!(
                 "Redis at {address} drops keys at will when it is full, marks among them: set `maxmemory-policy noeviction` there"
+            )));
+        }
+        if let Some(told) = &facts.forbidden {
+            return Err(Failure::lasting(format!(
+                "Redis at {address} would lose its data when it restarts: it replays its file with the permissions of the default user, which lacks some ({told}); \
+                write `user default off ~* &* +@all` there, which lets nobody in"
             )));
         }
         if !facts.is_durable {
@@ -452,7 +459,7 @@ impl Core {
         }
     }
 
-    pub(crate) async fn check(&self) -> Result<(), EngineError> {
+    pub(crate) async fn check(&self) -> Result<(), Failure> {
         let all = 0..self.partitions.len();
         let probes = all.map(|partition| async move {
             let request = requests::probe(self.names(partition));
@@ -477,8 +484,8 @@ impl Partition {
     }
 }
 
-fn lost(kind: Kind, error: &redis::RedisError) -> EngineError {
-    unavailable(match kind {
+fn lost(kind: Kind, error: &redis::RedisError) -> Failure {
+    Failure::passing(match kind {
         Kind::Read => format!("the connection to Redis broke: {error}"),
         _ => format!("the connection to Redis broke; the write may have happened: {error}"),
     })

@@ -9,6 +9,7 @@ use crate::address::Address;
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     message: String,
+    kind: ErrorKind,
     /// No repeat helps: somebody must mend the configuration or the server.
     pub(crate) is_lasting: bool,
 }
@@ -16,15 +17,30 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn lasting(message: impl Into<String>) -> Self {
         Self {
-            message: message.into(),
             is_lasting: true,
+            ..Self::passing(message)
         }
     }
 
     pub(crate) fn passing(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
+            kind: ErrorKind::Unavailable,
             is_lasting: false,
+        }
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self {
+            kind: ErrorKind::Closed,
+            ..Self::lasting("the connection to Redis is closed")
+        }
+    }
+
+    fn too_large(message: String) -> Self {
+        Self {
+            kind: ErrorKind::TooLarge,
+            ..Self::passing(message)
         }
     }
 
@@ -41,6 +57,11 @@ impl Failure {
         if is_no_permission(error) {
             return Self::lasting(format!(
                 "the Redis user lacks a permission at {address}: see the rules in the documentation of this engine ({told})"
+            ));
+        }
+        if told.contains("CertificateRequired") {
+            return Self::lasting(format!(
+                "Redis at {address} asks for a certificate: write `tls.certificate` and `tls.key` ({told})"
             ));
         }
         let mend = match error.is_io_error() {
@@ -61,7 +82,7 @@ impl std::error::Error for Failure {}
 
 impl From<Failure> for EngineError {
     fn from(failure: Failure) -> Self {
-        unavailable(failure.message)
+        Self::new(failure.kind, failure.message)
     }
 }
 
@@ -77,7 +98,7 @@ pub(crate) enum Verdict {
     /// The connection broke: whether it happened is not known.
     Lost,
     /// It was refused for good.
-    Refused(EngineError),
+    Refused(Failure),
 }
 
 pub(crate) fn verdict(error: &RedisError) -> Verdict {
@@ -99,15 +120,14 @@ pub(crate) fn verdict(error: &RedisError) -> Verdict {
         // A slot that is being moved: its keys are at two servers.
         _ if told.contains("non local key") => Verdict::NotNow,
         _ if told.contains("READONLY") => Verdict::Moved(None),
-        _ if told.contains("OOM ") => Verdict::Refused(EngineError::new(
-            ErrorKind::TooLarge,
-            format!("Redis has no room left: raise its `maxmemory`, or delete keys ({told})"),
-        )),
-        _ if is_no_permission(error) => Verdict::Refused(unavailable(format!(
+        _ if told.contains("OOM ") => Verdict::Refused(Failure::too_large(format!(
+            "Redis has no room left: raise its `maxmemory`, or delete keys ({told})"
+        ))),
+        _ if is_no_permission(error) => Verdict::Refused(Failure::lasting(format!(
             "the Redis user lacks a permission: see the rules in the documentation of the engine ({told})"
         ))),
         RedisKind::Io | RedisKind::Parse => Verdict::Lost,
-        _ => Verdict::Refused(unavailable(format!("Redis refused a request: {told}"))),
+        _ => Verdict::Refused(Failure::passing(format!("Redis refused a request: {told}"))),
     }
 }
 
@@ -134,7 +154,7 @@ pub(crate) fn unavailable(message: impl Into<String>) -> EngineError {
 }
 
 pub(crate) fn closed() -> EngineError {
-    EngineError::new(ErrorKind::Closed, "the connection to Redis is closed")
+    Failure::closed().into()
 }
 
 pub(crate) fn corrupt(what: &str) -> EngineError {

@@ -18,6 +18,16 @@ use crate::error::Failure;
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
+/// Commands of the steps in which this engine writes, with arguments.
+const REPLAYED: &[&[&str]] = &[
+    &["SET", "key", "1"],
+    &["HSET", "key", "field", "1"],
+    &["ZADD", "key", "0", "1"],
+    &["ZREM", "key", "1"],
+    &["DEL", "key"],
+    &["PEXPIREAT", "key", "1"],
+];
+
 /// A server that may be away.
 pub(crate) struct Server {
     pub(crate) address: Address,
@@ -77,6 +87,8 @@ pub(crate) struct Facts {
     pub(crate) is_durable: bool,
     pub(crate) eviction: String,
     pub(crate) replicas: usize,
+    /// What its default user may not do of what its own file says, if that is known.
+    pub(crate) forbidden: Option<String>,
 }
 
 /// Which history a server holds: another process, or another replication id, may have lost writes.
@@ -149,7 +161,12 @@ impl Server {
             self.dialer.line(&self.address, &self.login),
             self.dialer.line(&self.address, &self.login),
         )?;
-        let facts = self.facts(&reads, &[]).await?;
+        let mut facts = self.facts(&reads, &[]).await?;
+        if facts.is_durable {
+            facts.forbidden = timeout(self.patience, forbidden(&reads))
+                .await
+                .unwrap_or(None);
+        }
         Ok(Arc::new(Connected {
             reads,
             writes,
@@ -194,6 +211,26 @@ impl Server {
             Ok(_) | Err(_) => self.discard(&connected),
         }
     }
+}
+
+/// Redis replays the steps of its append-only file with the permissions of the default user, and
+/// drops those that the user lacks a permission for (<https://github.com/redis/redis/issues/14541>).
+async fn forbidden(line: &Line) -> Option<String> {
+    for name in REPLAYED {
+        let mut ask = redis::cmd("ACL");
+        ask.arg("DRYRUN").arg("default").arg(*name);
+        match line.ask(&ask).await {
+            Ok(Value::BulkString(told)) => {
+                return Some(String::from_utf8_lossy(&told).into_owned());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "can't ask what Redis's default user may do");
+                return None;
+            }
+        }
+    }
+    None
 }
 
 impl Attempts {
@@ -281,6 +318,7 @@ impl Facts {
             is_durable: field("aof_enabled") == Some("1"),
             eviction: field("maxmemory_policy").unwrap_or_default().into(),
             replicas: info.lines().filter(is_online).count(),
+            forbidden: None,
         })
     }
 

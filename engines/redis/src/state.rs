@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::Config;
 use crate::core::{Core, Kind};
-use crate::error::{closed, unavailable};
+use crate::error::{Failure, closed, unavailable};
 use crate::requests::{self, Found, Outcome, Request};
 use crate::watcher::{self, Wanted};
 use crate::{Counts, keeper};
@@ -152,37 +153,27 @@ impl RedisState {
 }
 
 /// Finds the servers, tries what will be asked of them, and says what is wrong.
-async fn first_contact(core: &Core, deadline: Instant) -> Result<(), EngineError> {
-    let mut backoff = Backoff::new(
-        std::time::Duration::from_millis(50),
-        std::time::Duration::from_secs(1),
-    );
+async fn first_contact(core: &Core, deadline: Instant) -> Result<(), Failure> {
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
     loop {
-        let error = match try_contact(core).await {
+        let failure = match try_contact(core).await {
             Ok(()) => return Ok(()),
-            Err(error) => error,
+            Err(failure) => failure,
         };
         let wait = backoff.next_wait();
-        if error.1 || Instant::now() + wait > deadline {
-            return Err(error.0);
+        if failure.is_lasting || Instant::now() + wait > deadline {
+            return Err(failure);
         }
         sleep(wait).await;
     }
 }
 
-/// An error, and whether no repeat helps.
-async fn try_contact(core: &Core) -> Result<(), (EngineError, bool)> {
-    let refreshed = core.topology.refresh().await;
-    refreshed
-        .map_err(|failure| (failure.is_lasting, failure))
-        .map_err(|(is_lasting, failure)| (failure.into(), is_lasting))?;
+async fn try_contact(core: &Core) -> Result<(), Failure> {
+    core.topology.refresh().await?;
     for server in core.topology.masters() {
-        if let Err(away) = server.connected().await {
-            let is_lasting = away.failure.is_lasting;
-            return Err((away.failure.into(), is_lasting));
-        }
+        server.connected().await.map_err(|away| away.failure)?;
     }
-    core.check().await.map_err(|error| (error, false))
+    core.check().await
 }
 
 #[async_trait]
@@ -298,7 +289,7 @@ impl State for RedisState {
     }
 
     async fn check(&self) -> Result<(), EngineError> {
-        self.core.check().await
+        Ok(self.core.check().await?)
     }
 }
 

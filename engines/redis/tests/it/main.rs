@@ -1,4 +1,5 @@
 //! The engine on real Redis servers.
 
 mod contract;
+mod errors;
 mod servers;

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 /// The rules that the engine's documentation names.
 pub const RULES: &str = "~hydrant:* &hydrant:* -@all +@read +@write +@connection +@pubsub \
-    +eval +evalsha +info +wait +time +cluster|slots";
+    +eval +evalsha +info +wait +time +cluster|slots +acl|dryrun";
 pub const USER: &str = "node";
 pub const PASSWORD: &str = "correct horse";
 
