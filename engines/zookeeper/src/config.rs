@@ -1,5 +1,5 @@
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration as StdDuration;
 
 use hydrant_runtime::{ByteSize, Duration};
@@ -88,7 +88,7 @@ pub struct Tls {
     pub ca: PathBuf,
     /// The certificate to show, for an ensemble that asks for one.
     #[serde(default)]
-    pub cert: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
     /// Its private key.
     #[serde(default)]
     pub key: Option<PathBuf>,
@@ -170,7 +170,25 @@ impl Config {
         }
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Takes relative paths as below `folder`: that of the file they were written in.
+    pub fn relative_to(&mut self, folder: &Path) {
+        let tls = self.tls.iter_mut();
+        let pems = tls.flat_map(|tls| {
+            [
+                Some(&mut tls.ca),
+                tls.certificate.as_mut(),
+                tls.key.as_mut(),
+            ]
+        });
+        let files = [self.password_file.as_mut(), self.era_file.as_mut()];
+        for path in pems.chain(files).flatten() {
+            *path = folder.join(&*path);
+        }
+    }
+
+    /// Fails when something contradicts itself or is not what it should be, and says what to
+    /// write. Looks at no file, and asks no server.
+    pub fn check(&self) -> Result<()> {
         if self.servers.is_empty() {
             return Err(misconfigured(
                 "`servers` is empty: name the servers of the ensemble, as [\"127.0.0.1:2181\"]",

@@ -48,14 +48,14 @@ fn options(tls: &Tls) -> Result<TlsOptions> {
     let mut options = TlsOptions::new()
         .with_pem_ca(&read(&tls.ca)?)
         .map_err(|error| bad(&tls.ca, error))?;
-    match (&tls.cert, &tls.key) {
+    match (&tls.certificate, &tls.key) {
         (Some(cert), Some(key)) => {
             options = options
                 .with_pem_identity(&read(cert)?, &read(key)?)
                 .map_err(|error| bad(cert, error))?;
         }
         (None, None) => {}
-        _ => return Err(misconfigured("`tls.cert` and `tls.key` go together")),
+        _ => return Err(misconfigured("`tls.certificate` and `tls.key` go together")),
     }
     if !tls.verify_host {
         // SAFETY: nothing here touches memory. The client marks it so because the host is not
@@ -111,7 +111,7 @@ fn handshake(tls: &Tls) -> Result<rustls::ClientConfig, Box<dyn std::error::Erro
         roots.add(certificate?)?;
     }
     let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
-    Ok(match (&tls.cert, &tls.key) {
+    Ok(match (&tls.certificate, &tls.key) {
         (Some(cert), Some(key)) => {
             let chain = CertificateDer::pem_file_iter(cert)?.collect::<Result<_, _>>()?;
             builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key)?)?

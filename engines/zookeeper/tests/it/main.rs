@@ -1,4 +1,9 @@
 //! The engine against real servers.
 
 mod contract;
+mod eras;
+mod refusals;
+mod sessions;
 mod support;
+mod watches;
+mod writes;

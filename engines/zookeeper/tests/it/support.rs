@@ -6,13 +6,15 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use hydrant_harness::zookeeper::Options;
 use hydrant_harness::{Proxy, ZooKeeper, skipped};
-use hydrant_ports::Coordination;
 use hydrant_ports::contract::Subject;
+use hydrant_ports::coordination::{SeatName, Session, SessionState};
+use hydrant_ports::{Change, Coordination, Expect, Key, Prefix, Watch};
 use hydrant_runtime::Duration as Time;
 use hydrant_zookeeper::{Config, Password, Tls, ZookeeperCoordination};
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// Servers that are shared: whoever kills them waits until nobody else is at work.
 pub struct Shared {
@@ -84,7 +86,7 @@ pub fn secure(mut config: Config, servers: &ZooKeeper) -> Config {
     let files = servers.certificates().expect("the servers speak TLS");
     config.tls = Some(Tls {
         ca: files.ca_pem(),
-        cert: Some(files.client_pem()),
+        certificate: Some(files.client_pem()),
         key: Some(files.client_key()),
         verify_host: true,
     });
@@ -171,4 +173,106 @@ impl Subject<dyn Coordination> for Engine {
     async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
     }
+}
+
+impl Shared {
+    /// Waits until nobody else is at work: the servers may be killed.
+    pub async fn alone(&self) -> OwnedRwLockWriteGuard<()> {
+        self.lock.clone().write_owned().await
+    }
+
+    /// An engine that reaches the servers directly.
+    pub async fn engine(&self, chroot: &str) -> Arc<ZookeeperCoordination> {
+        let config = config(self.servers.addresses(), chroot);
+        ZookeeperCoordination::connect(config).await.unwrap()
+    }
+
+    /// An engine behind proxies.
+    pub async fn behind_proxies(&self, chroot: &str) -> (Arc<ZookeeperCoordination>, Vec<Proxy>) {
+        let proxies = proxies(&self.servers);
+        let config = config(addresses(&proxies), chroot);
+        let engine = ZookeeperCoordination::connect(config).await.unwrap();
+        (engine, proxies)
+    }
+}
+
+/// A time within which everything that is waited for must come, on the slowest machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for what must come.
+pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("waited {PATIENCE:?} in vain: {what}"),
+    }
+}
+
+pub fn key(text: &str) -> Key {
+    text.parse().unwrap()
+}
+
+pub fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+pub fn seat(text: &str) -> SeatName {
+    SeatName(key(text))
+}
+
+pub fn value(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+pub async fn put(engine: &ZookeeperCoordination, name: &str, text: &str) -> u64 {
+    engine
+        .put(&key(name), value(text), Expect::Any)
+        .await
+        .unwrap()
+}
+
+pub async fn open(engine: &ZookeeperCoordination, owner: &str) -> Box<dyn Session> {
+    let ttl = Duration::from_secs(2);
+    within("a session opens", engine.open_session(owner, ttl))
+        .await
+        .unwrap()
+}
+
+pub async fn put_in(session: &dyn Session, name: &str, text: &str) -> u64 {
+    let key = key(name);
+    let put = session.put_ephemeral(&key, value(text), Expect::Any);
+    put.await.unwrap()
+}
+
+/// Waits until a session is so.
+pub async fn until(session: &dyn Session, wanted: SessionState) {
+    let mut state = session.state();
+    within(
+        "the session's state",
+        state.wait_for(|state| *state == wanted),
+    )
+    .await
+    .unwrap();
+}
+
+/// The next word of a watch, in short: `key=value`, `-key` or `all N`.
+pub async fn next(watch: &mut Watch) -> String {
+    match within("a change is told", watch.next()).await.unwrap() {
+        Change::All(entries) => format!("all {}", entries.len()),
+        Change::Put(entry) => {
+            format!("{}={}", entry.key, String::from_utf8_lossy(&entry.value))
+        }
+        Change::Removed(key) => format!("-{key}"),
+    }
+}
+
+/// Everything that a watch tells within `time`.
+pub async fn told(watch: &mut Watch, time: Duration) -> Vec<String> {
+    let mut told = Vec::new();
+    let _ = tokio::time::timeout(time, async {
+        loop {
+            told.push(next(watch).await);
+        }
+    })
+    .await;
+    told
 }
