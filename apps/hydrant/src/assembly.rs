@@ -65,33 +65,54 @@ pub(crate) struct Running {
     held: Held,
     server: ServerName,
     zone: ZoneName,
-    peer: Option<SocketAddr>,
 }
 
-/// Starts a node with its engines, and the built-in services when they are wanted.
-pub(crate) async fn start(settings: Settings, builtin: bool) -> Result<Running> {
-    let held = Held::take(&settings.data)?;
-    let (server, zone) = (settings.server.clone(), settings.zone.clone());
-    let peer = settings.fleet.as_ref().map(Fleet::peer);
-    let (config, coordination, state) = node_config(settings, held.path(), builtin)?;
-    let opened = Opened::open(coordination, state, held.path()).await?;
-    let node = match Node::start(config, opened.engines()).await {
-        Ok(node) => node,
-        Err(error) => {
-            opened.close().await;
-            return Err(start_failure(&error));
-        }
-    };
-    let running = Running {
-        node,
-        opened,
-        held,
-        server,
-        zone,
-        peer,
-    };
-    running.held.announce(&running.addresses())?;
-    Ok(running)
+/// What a node needs to start. Nothing has been started yet that would have to be stopped.
+pub(crate) struct Prepared {
+    held: Held,
+    opened: Opened,
+    config: NodeConfig,
+}
+
+impl Prepared {
+    /// Takes the data folder and opens the engines, which may take a while; `builtin` tells whether
+    /// the built-in services are wanted.
+    pub(crate) async fn new(settings: Settings, builtin: bool) -> Result<Self> {
+        let held = Held::take(&settings.data)?;
+        let (config, coordination, state) = node_config(settings, held.path(), builtin)?;
+        let opened = Opened::open(coordination, state, held.path()).await?;
+        Ok(Self {
+            held,
+            opened,
+            config,
+        })
+    }
+
+    /// Starts the node.
+    pub(crate) async fn start(self) -> Result<Running> {
+        let Self {
+            held,
+            opened,
+            config,
+        } = self;
+        let (server, zone) = (config.server.clone(), config.zone.clone());
+        let node = match Node::start(config, opened.engines()).await {
+            Ok(node) => node,
+            Err(error) => {
+                opened.close().await;
+                return Err(start_failure(&error));
+            }
+        };
+        let running = Running {
+            node,
+            opened,
+            held,
+            server,
+            zone,
+        };
+        running.held.announce(&running.addresses())?;
+        Ok(running)
+    }
 }
 
 impl Running {
@@ -101,7 +122,7 @@ impl Running {
             pid: std::process::id(),
             public: self.node.public_addr(),
             local: self.node.local_addr(),
-            peer: self.peer,
+            peer: self.node.peer_addr(),
             server: self.server.clone(),
             zone: self.zone.clone(),
         }

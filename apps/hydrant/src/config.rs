@@ -422,6 +422,42 @@ cpu = "50%"
                 "3:1",
                 "unknown field `servers`",
             ),
+            (
+                "[coordination]\nengine = \"zookeeper\"".into(),
+                "1:1",
+                "missing field `servers`",
+            ),
+            (
+                "[coordination]\nengine = \"zookeeper\"\nservers = [\"x\"]".into(),
+                "2:10",
+                "as 127.0.0.1:2181",
+            ),
+            (
+                "[coordination]\nengine = \"zookeeper\"\nservers = [\"x:1\"]\nconnect_timeout = 5"
+                    .into(),
+                "4:19",
+                "as 500ms or 30s",
+            ),
+            (
+                "[coordination]\nengine = \"zookeeper\"\nservers = [\"x:1\"]".into(),
+                "2:10",
+                "add [fleet]",
+            ),
+            (
+                "[state]\nengine = \"redis\"\nservers = [\"x\"]".into(),
+                "2:10",
+                "as 127.0.0.1:6379",
+            ),
+            (
+                "[state]\nengine = \"redis\"\nservers = [\"x:1\"]\n[state.tls]\nsa = \"x\"".into(),
+                "5:1",
+                "unknown field `sa`",
+            ),
+            (
+                "[state]\nengine = \"redis\"\nservers = [\"x:1\"]".into(),
+                "2:10",
+                "add [fleet]",
+            ),
             ("[node]\nzone = \"A\"".into(), "2:8", "not a zone name"),
             (
                 "[fleet]\npeer = \"127.0.0.1:1\"".into(),

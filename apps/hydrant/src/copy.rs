@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use hydrant_ports::state::Put;
 use hydrant_ports::{Coordination, EngineError, ErrorKind, Expect, Key, Prefix, State};
@@ -108,9 +109,10 @@ pub(crate) async fn compare(
 
 /// Does what a plan says: marks first, so that nobody writes under an epoch that is over.
 pub(crate) async fn carry_out(plan: &Plan, from: &Side, to: &Side) -> Result<(), EngineError> {
-    let raise = |(mark, epoch)| raise(&*to.state, mark, epoch);
-    let raised = stream::iter(plan.marks.clone()).map(raise);
-    raised.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    for some in plan.marks.chunks(AT_ONCE) {
+        let raise = |(mark, epoch): &(Key, u64)| raise(&*to.state, mark.clone(), *epoch);
+        all_done(some.iter().map(raise)).await?;
+    }
     write_all(&plan.kept.steps, &from.kept(), &to.kept()).await?;
     write_all(&plan.state.steps, &from.state(), &to.state()).await
 }
@@ -172,14 +174,25 @@ async fn look(key: Key, from: &Shelf<'_>, to: &Shelf<'_>) -> Result<Seen, Engine
 }
 
 async fn write_all(steps: &[Step], from: &Shelf<'_>, to: &Shelf<'_>) -> Result<(), EngineError> {
-    let write = |step: Step| async move {
-        match from.get(&step.key).await? {
-            Some(item) => to.put(&step.key, item, step.expect).await,
-            None => Ok(()),
-        }
-    };
-    let written = stream::iter(steps.to_vec()).map(write);
-    written.buffer_unordered(AT_ONCE).try_collect().await
+    for some in steps.chunks(AT_ONCE) {
+        all_done(some.iter().map(|step| write(step, from, to))).await?;
+    }
+    Ok(())
+}
+
+async fn write(step: &Step, from: &Shelf<'_>, to: &Shelf<'_>) -> Result<(), EngineError> {
+    match from.get(&step.key).await? {
+        Some(item) => to.put(&step.key, item, step.expect).await,
+        // Its time was over meanwhile.
+        None => Ok(()),
+    }
+}
+
+/// Waits for all, also when one fails: who goes on then shall find nothing under way.
+async fn all_done(
+    writes: impl Iterator<Item = impl Future<Output = Result<(), EngineError>>>,
+) -> Result<(), EngineError> {
+    join_all(writes).await.into_iter().collect()
 }
 
 /// What is behind a key.

@@ -60,13 +60,10 @@ impl CoordinationEngine {
 
     #[cfg(feature = "zookeeper")]
     fn read_zookeeper(table: Table<'_>, folder: &Path) -> Read<Self> {
+        let at = table.engine_at();
         let mut config: Box<hydrant_zookeeper::Config> = table.settings()?;
-        let tls = config.tls.iter_mut();
-        let tls = tls.flat_map(|tls| [Some(&mut tls.ca), tls.cert.as_mut(), tls.key.as_mut()]);
-        let files = [config.password_file.as_mut(), config.era_file.as_mut()];
-        for path in tls.chain(files).flatten() {
-            *path = folder.join(&*path);
-        }
+        config.check().map_err(|error| (at, chain(&error)))?;
+        config.relative_to(folder);
         Ok(Self::Zookeeper(config))
     }
 
@@ -96,7 +93,9 @@ impl StateEngine {
 
     #[cfg(feature = "redis")]
     fn read_redis(table: Table<'_>, folder: &Path) -> Read<Self> {
+        let at = table.engine_at();
         let mut config: Box<hydrant_redis::Config> = table.settings()?;
+        config.check().map_err(|error| (at, chain(&error)))?;
         config.relative_to(folder);
         Ok(Self::Redis(config))
     }

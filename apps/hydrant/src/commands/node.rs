@@ -2,7 +2,7 @@ use std::path::Path;
 
 use hydrant_runtime::telemetry;
 
-use crate::assembly::{self, Settings};
+use crate::assembly::Settings;
 use crate::cli::NodeArgs;
 use crate::commands::serve::Serving;
 use crate::config::File;
@@ -14,7 +14,7 @@ use crate::output::Output;
 pub(crate) async fn run(args: &NodeArgs, output: &Output) -> Result<()> {
     telemetry::start();
     let settings = settings(&args.config, File::load(&args.config)?)?;
-    let serving = Serving::start(assembly::start(settings, false)).await?;
+    let serving = Serving::start(settings, false).await?;
     let node = serving.addresses();
     if output.json {
         output.json(&node)?;

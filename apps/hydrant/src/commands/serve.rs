@@ -1,6 +1,5 @@
 //! What `up` and `node` share: a node that runs until the process is asked to end.
 
-use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use hydrant_runtime::termination_signal;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
 
-use crate::assembly::Running;
+use crate::assembly::{Prepared, Running, Settings};
 use crate::data::RunningNode;
 use crate::failure::{Failure, Result, system};
 
@@ -26,12 +25,17 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Starts a node; a signal that comes meanwhile is not lost.
-    pub(crate) async fn start(start: impl Future<Output = Result<Running>>) -> Result<Self> {
+    /// Starts a node; a signal that comes meanwhile is not lost. `builtin` tells whether the
+    /// built-in services are wanted.
+    pub(crate) async fn start(settings: Settings, builtin: bool) -> Result<Self> {
         raise_open_files();
-        let end = tokio::spawn(termination_signal());
+        let mut end = tokio::spawn(termination_signal());
         tokio::task::yield_now().await;
-        let running = start.await?;
+        let prepared = tokio::select! {
+            prepared = Prepared::new(settings, builtin) => prepared?,
+            _ = &mut end => return Err(Failure::Exit(1)),
+        };
+        let running = prepared.start().await?;
         Ok(Self { running, end })
     }
 

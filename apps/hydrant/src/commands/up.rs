@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::api::Api;
-use crate::assembly::{self, Settings};
+use crate::assembly::Settings;
 use crate::cli::{Global, UpArgs};
 use crate::commands::serve::Serving;
 use crate::commands::{list, supervised};
@@ -37,7 +37,7 @@ pub(crate) async fn run(global: &Global, args: &UpArgs, output: &Output) -> Resu
         .unwrap_or_default();
     let usual_data = global.data.is_none() && file.node.data.is_none();
     let settings = settings(global, args, file)?;
-    let serving = Serving::start(assembly::start(settings, true)).await?;
+    let serving = Serving::start(settings, true).await?;
     let missing = ready(&serving).await?;
     if !serving.is_asked_to_end() {
         let shown = Shown {

@@ -142,8 +142,8 @@ impl<'a> Credentials<'a> {
                         self.server
                     ),
                     format!(
-                        "name the folder of this server in [fleet], or mend [node] server; {}",
-                        self.mend()
+                        "name the folder of {0} in [fleet] (`hydrant ca issue {0}` makes it), or mend [node] server",
+                        self.server
                     ),
                 )
             }
