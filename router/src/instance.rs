@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use hydrant_contracts::ServerName;
+
 use crate::clock::Moment;
 use crate::counter::{Count, Rate};
 use crate::ejection::{Ejection, Standing};
@@ -107,6 +109,8 @@ pub struct Live {
     ejection: Ejection,
     /// Who asks whether it takes connections again; nobody does when it is on another server.
     probes: Option<Arc<ProbeQueue>>,
+    /// The server whose node it is, when it is one.
+    node: Option<ServerName>,
     me: Weak<Live>,
 }
 
@@ -133,6 +137,25 @@ impl Live {
         workers: usize,
         probes: Option<Arc<ProbeQueue>>,
     ) -> Arc<Self> {
+        Self::make(address, workers, probes, None)
+    }
+
+    /// Of the node of another server.
+    pub(crate) fn of_node(
+        server: ServerName,
+        address: SocketAddr,
+        workers: usize,
+        probes: Arc<ProbeQueue>,
+    ) -> Arc<Self> {
+        Self::make(address, workers, Some(probes), Some(server))
+    }
+
+    fn make(
+        address: SocketAddr,
+        workers: usize,
+        probes: Option<Arc<ProbeQueue>>,
+        node: Option<ServerName>,
+    ) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new_cyclic(|me| Self {
             key: NEXT.fetch_add(1, Relaxed),
@@ -140,6 +163,7 @@ impl Live {
             slots: (0..workers.max(1)).map(|_| OnceLock::new()).collect(),
             ejection: Ejection::default(),
             probes,
+            node,
             me: Weak::clone(me),
         })
     }
@@ -220,6 +244,11 @@ impl Live {
         {
             probes.push(me);
         }
+    }
+
+    /// The server whose node it is, when it is the node of another server.
+    pub(crate) fn node(&self) -> Option<&ServerName> {
+        self.node.as_ref()
     }
 
     /// Whether it is on this server, where it can be asked if it takes connections.

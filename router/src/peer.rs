@@ -74,7 +74,7 @@ impl Peer {
         }
         let live = match same {
             Some(peer) => Arc::clone(&peer.live),
-            None => Live::new(address, workers, Some(Arc::clone(probes))),
+            None => Live::of_node(server.name.clone(), address, workers, Arc::clone(probes)),
         };
         Some(Arc::new(Self {
             name: server.name.clone(),

@@ -1,14 +1,19 @@
+use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use hydrant_contracts::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
 use crate::clock::Moment;
 use crate::instance::Live;
+use crate::tls::{Protocol, Tls};
+use crate::upstream::{connect, connect_node};
 
-/// How long an instance may take to accept the connection of a probe.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// How long an instance may take to accept the connection of a probe, and a node to answer it.
+const LIMIT: Duration = Duration::from_secs(1);
 /// Probes that run at once.
 const MAX_PROBES: usize = 64;
 
@@ -29,9 +34,9 @@ impl ProbeQueue {
         self.added.notify_one();
     }
 
-    /// Connects to ejected instances when their trial is due, and readmits those that accept.
-    /// Runs for ever: one worker runs it, as a task.
-    pub async fn run(&self) {
+    /// Connects to ejected instances when their trial is due, and readmits those that accept; the
+    /// nodes of other servers must also answer. Runs for ever: one worker runs it, as a task.
+    pub(crate) async fn run(&self, tls: Option<&Tls>) {
         loop {
             let Some(next) = self.next_trial() else {
                 self.added.notified().await;
@@ -42,7 +47,8 @@ impl ProbeQueue {
                 let _ = tokio::time::timeout(wait, self.added.notified()).await;
                 continue;
             }
-            let trials = self.take_due(Moment::now()).into_iter().map(probe);
+            let due = self.take_due(Moment::now());
+            let trials = due.into_iter().map(|live| probe(live, tls));
             futures::future::join_all(trials).await;
         }
     }
@@ -60,7 +66,7 @@ impl ProbeQueue {
 
     fn take_due(&self, now: Moment) -> Vec<Arc<Live>> {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = |live: &&Arc<Live>| live.ejection().claim_trial(now, CONNECT_LIMIT * 2);
+        let due = |live: &&Arc<Live>| live.ejection().claim_trial(now, LIMIT * 2);
         waiting
             .iter()
             .filter(due)
@@ -70,10 +76,29 @@ impl ProbeQueue {
     }
 }
 
-async fn probe(live: Arc<Live>) {
-    let connect = TcpStream::connect(live.address());
-    match tokio::time::timeout(CONNECT_LIMIT, connect).await {
-        Ok(Ok(_)) => live.ejection().readmit(),
+async fn probe(live: Arc<Live>, tls: Option<&Tls>) {
+    let trial = async {
+        match live.node() {
+            None => connect(live.address(), LIMIT).await.map(drop),
+            Some(server) => ask(server, live.address(), tls).await,
+        }
+    };
+    match tokio::time::timeout(LIMIT, trial).await {
+        Ok(Ok(())) => live.ejection().readmit(),
         _ => live.ejection().trial_failed(Moment::now()),
+    }
+}
+
+/// The system accepts connections for a node that is frozen: only an answer shows that it lives.
+async fn ask(server: &ServerName, address: SocketAddr, tls: Option<&Tls>) -> io::Result<()> {
+    let mut node = connect_node(server, address, tls, Protocol::Http1, LIMIT).await?;
+    let request = format!("OPTIONS * HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n\r\n");
+    node.write_all(request.as_bytes()).await?;
+    node.flush().await?;
+    let mut begin = [0; 7];
+    node.read_exact(&mut begin).await?;
+    match &begin {
+        b"HTTP/1." => Ok(()),
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hydrant_contracts::ServerName;
 use tokio::net::TcpStream;
 
 use crate::clock::Moment;
@@ -80,15 +81,7 @@ pub(crate) async fn connect_peer(
     protocol: Protocol,
     limit: Duration,
 ) -> io::Result<Stream> {
-    let connect = async {
-        let tcp = TcpStream::connect(peer.address()).await?;
-        tcp.set_nodelay(true)?;
-        match tls {
-            None => Ok(Stream::Plain(tcp)),
-            Some(tls) => tls.connect(tcp, &peer.name, protocol).await,
-        }
-    };
-    let connected = tokio::time::timeout(limit, connect).await?;
+    let connected = connect_node(&peer.name, peer.address(), tls, protocol, limit).await;
     if let Err(error) = &connected
         && error.kind() == io::ErrorKind::InvalidData
     {
@@ -97,6 +90,28 @@ pub(crate) async fn connect_peer(
             "the node of another server does not prove itself");
     }
     connected
+}
+
+/// Connects to the node of `server`. What is sent to it and not acknowledged for `limit` breaks the
+/// connection: a server that lost its power or its cable does not say so.
+pub(crate) async fn connect_node(
+    server: &ServerName,
+    address: SocketAddr,
+    tls: Option<&Tls>,
+    protocol: Protocol,
+    limit: Duration,
+) -> io::Result<Stream> {
+    let connect = async {
+        let tcp = TcpStream::connect(address).await?;
+        tcp.set_nodelay(true)?;
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(limit))?;
+        match tls {
+            None => Ok(Stream::Plain(tcp)),
+            Some(tls) => tls.connect(tcp, server, protocol).await,
+        }
+    };
+    tokio::time::timeout(limit, connect).await?
 }
 
 /// Keys are numbers that are handed out one after the other.

@@ -219,7 +219,8 @@ async fn work(parts: Parts) -> std::io::Result<()> {
     tokio::task::spawn_local(sweep(Rc::clone(&worker)));
     if worker.index == 0 {
         let probes = Arc::clone(snapshot.load().probes());
-        tokio::task::spawn_local(async move { probes.run().await });
+        let tls = worker.tls.clone();
+        tokio::task::spawn_local(async move { probes.run(tls.as_deref()).await });
         tokio::task::spawn_local(refresh(worker.tls.clone()));
     }
     let _ = phase.wait_for(|phase| *phase != Phase::Running).await;

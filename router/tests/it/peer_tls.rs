@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hydrant_contracts::TokenKey;
 use hydrant_router::{Config, Limits, PeerConfig, PeerTls, Router, StartError};
 
-use crate::fleet::{Authority, Fleet, Node, on};
+use crate::fleet::{Authority, Fleet, Node, errors, on};
 use crate::raw::{Backend, PATIENCE, SECRET, Wire};
 
 fn fleet(tls: impl Fn(&str) -> PeerTls) -> Fleet {
@@ -124,19 +124,26 @@ fn a_certificate_of_no_server_is_not_let_in() {
 fn certificates_and_authorities_are_replaced_without_a_restart() {
     let (old, new) = (Authority::new(), Authority::new());
     let files = ["one", "two"].map(|name| old.issue(name));
-    let fleet = fleet(|name| {
-        let files = files.iter().find(|files| files.server.as_str() == name);
-        files.unwrap().clone()
-    });
-    // Closes each connection behind its request, so that every request takes a new one.
+    let tls = |name: &str| {
+        files
+            .iter()
+            .find(|files| files.server.as_str() == name)
+            .cloned()
+    };
+    // Keeps no connection, so that every request takes a new one.
+    let limits = Limits {
+        upstream_idle: Duration::ZERO,
+        ..Limits::default()
+    };
+    let fleet = Fleet::with(&["one", "two"], tls, limits);
     let backend = Backend::echo();
-    let limits = Duration::from_millis(2500);
+    let phase = Duration::from_millis(1600);
     fleet.publish(&[on("two", "t-1", backend.address)]);
     let mut client = fleet.node("one").public();
     let mut check = |when: &str| {
         let start = Instant::now();
         let mut count = 0;
-        while start.elapsed() < limits {
+        while start.elapsed() < phase {
             let answer = client.get("/api/t/a");
             assert_eq!(answer.status(), 200, "{when}: {}", answer.text());
             count += 1;
@@ -226,6 +233,39 @@ fn what_is_wrong_with_proofs_is_told_at_the_start() {
         tls: None,
     });
     assert!(clear.to_string().contains("without TLS"), "{clear}");
+}
+
+/// The system accepts connections for a node that is frozen. One that does not finish its handshake
+/// is passed over with all that is behind it, and stays so: that it can be connected to is no sign
+/// of life.
+#[test]
+fn a_frozen_node_is_passed_over_until_it_answers() {
+    let authority = Authority::new();
+    let limits = Limits {
+        connect: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let fleet = Fleet::with(&["one", "two"], |name| Some(authority.issue(name)), limits);
+    let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = Backend::echo();
+    let mut servers = fleet.servers();
+    servers.push(crate::fleet::server("three", frozen.local_addr().unwrap()));
+    let instances = [
+        on("three", "t-1", backend.address),
+        on("three", "t-2", backend.address),
+        on("two", "t-3", backend.address),
+    ];
+    crate::fleet::publish(fleet.node("two"), &servers, &instances);
+    crate::fleet::publish(fleet.node("one"), &servers, &instances);
+    let mut client = fleet.node("one").public();
+    for _ in 0..40 {
+        client.send("POST /api/t/a HTTP/1.1\r\nhost: test\r\ncontent-length: 1\r\n\r\nx");
+        assert_eq!(client.answer().status(), 200);
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    let stats = fleet.node("one").router.stats(&"api/t".parse().unwrap());
+    let errors: u64 = stats.iter().map(|stats| errors(stats, "peer")).sum();
+    assert_eq!((errors, backend.requests()), (1, 40), "{stats:?}");
 }
 
 /// A connection that never finishes its handshake is closed.
