@@ -34,6 +34,8 @@ use crate::worker::Worker;
 
 /// What a client of HTTP/2 with prior knowledge sends first.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Tells another node, before the answer, that there is a connection to the instance.
+const REACHED: &[u8] = b"HTTP/1.1 102 Processing\r\nhydrant-to: reached\r\n\r\n";
 /// How long, and how much, is read from a client that was refused, so that it can read why.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_IDLE: Duration = Duration::from_secs(2);
@@ -305,6 +307,7 @@ fn accept<'s>(
         whole: true,
         seen: false,
         afar: false,
+        reached: false,
         repeatable: route.repeatable && head.upgrade.is_none(),
         to_head: head.method == "HEAD",
         http11: head.http11,
@@ -484,6 +487,7 @@ async fn attempt(
     }
     let peer = instance.reach.peer().map(|peer| &**peer);
     request.afar = peer.is_some();
+    request.reached = false;
     let key = peer.map_or(live.key(), Peer::key);
     let mut pooled = worker.pools.take(key, now);
     loop {
@@ -495,6 +499,9 @@ async fn attempt(
                 Err(kind) => return failed(worker, &in_flight, instance, kind, now),
             },
         };
+        if client.listener == Listener::Peer && !tell_reached(worker, client, request).await {
+            return Attempt::Over(Then::Close);
+        }
         let mut exchange = Exchange::new(worker, client, request, &mut in_flight, upstream);
         let end = poll_fn(|cx| exchange.poll(cx)).await;
         // A connection that the instance closed while it was idle says nothing about the
@@ -542,6 +549,23 @@ async fn attempt(
             End::ClientGone => return Attempt::Over(break_off(&exchange)),
         }
     }
+}
+
+/// Tells the node that sends it that it need not keep the body any longer. False when that node is
+/// gone.
+async fn tell_reached(worker: &Worker, client: &mut Client, request: &mut Request) -> bool {
+    if request.reached || !request.waits_for_word() {
+        return true;
+    }
+    request.reached = true;
+    let told = async {
+        client.stream.write_all(REACHED).await?;
+        client.stream.flush().await
+    };
+    matches!(
+        tokio::time::timeout(worker.limits.send, told).await,
+        Ok(Ok(()))
+    )
 }
 
 /// The node of another server answered, whatever it said.

@@ -193,7 +193,7 @@ impl<'x, 'l> Exchange<'x, 'l> {
     /// The instance has all of the request that has come so far.
     fn awaits_body(&self) -> bool {
         match &self.upload {
-            Upload::Reading => true,
+            Upload::Reading => !self.request.is_held(),
             Upload::Splicing(splice) => !splice.waits_for_sink(),
             _ => false,
         }
@@ -228,6 +228,7 @@ impl<'x, 'l> Exchange<'x, 'l> {
         loop {
             match &mut self.upload {
                 Upload::Sending => ready!(self.poll_send(cx)),
+                Upload::Reading if self.request.is_held() => return Poll::Pending,
                 Upload::Reading => ready!(self.poll_read_client(cx))?,
                 Upload::Splicing(_) => ready!(self.poll_splice_up(cx))?,
                 Upload::Sent | Upload::Refused => return self.poll_client_gone(cx),
@@ -457,7 +458,11 @@ impl<'x, 'l> Exchange<'x, 'l> {
                 _ => return Err(Stop(self.failure(ErrorKind::Protocol))),
             };
             let behind = &rest[head.len..];
-            if head.is_interim() {
+            if head.is_interim() && head.reached && self.request.afar {
+                self.request.reached = true;
+                // More of the body may be read now.
+                cx.waker().wake_by_ref();
+            } else if head.is_interim() {
                 self.forward_interim(&head, rest)?;
             } else if head.status == 101 {
                 return self.upgrade(&head, rest);

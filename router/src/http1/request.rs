@@ -26,6 +26,8 @@ pub(super) struct Request {
     pub(super) seen: bool,
     /// It goes through the node of another server, which may yet say that it was sent nowhere.
     pub(super) afar: bool,
+    /// The node of the other server has a connection to the instance.
+    pub(super) reached: bool,
     /// A repeat is safe.
     pub(super) repeatable: bool,
     /// HEAD: the answer has no body.
@@ -62,8 +64,29 @@ impl Request {
 
     /// Whether so much more would be kept.
     pub(super) fn is_kept_with(&self, more: u64) -> bool {
-        let needed = self.repeatable || self.afar;
-        self.whole && needed && self.bytes.len() as u64 + more <= MAX_REPLAY
+        let fits = self.bytes.len() as u64 + more <= MAX_REPLAY;
+        self.whole && (self.may_come_back() || (self.repeatable && fits))
+    }
+
+    /// The node of the other server may yet say that it was sent nowhere.
+    fn may_come_back(&self) -> bool {
+        self.afar && !self.reached && self.whole
+    }
+
+    /// No more is read of a body that can't be kept, until the node of the other server has a
+    /// connection to the instance.
+    pub(super) fn is_held(&self) -> bool {
+        self.may_come_back() && self.bytes.len() as u64 >= MAX_REPLAY
+    }
+
+    /// Whether the node that sends it holds back the rest of its body until it hears that there is
+    /// a connection to the instance.
+    pub(super) fn waits_for_word(&self) -> bool {
+        match self.body {
+            Body::Length(left) => self.bytes.len() as u64 + left > MAX_REPLAY,
+            Body::Chunked(_) => true,
+            Body::Done | Body::UntilClose => false,
+        }
     }
 
     /// From now on it can't be sent again. All of `bytes` was sent.

@@ -24,6 +24,8 @@ pub struct ResponseHead<'a> {
     pub keep_alive_seconds: Option<u64>,
     /// The protocol that it changes to, or asks for.
     pub upgrade: Option<&'a [u8]>,
+    /// Another node says that it has a connection to the instance.
+    pub(crate) reached: bool,
     /// What another node says of the instance, when the answer is its own.
     pub(crate) verdict: Option<Verdict>,
     location: Option<usize>,
@@ -71,6 +73,7 @@ pub fn parse_response<'a>(
         keep_alive: http11,
         keep_alive_seconds: None,
         upgrade: None,
+        reached: false,
         verdict: None,
         location: None,
         coding: None,
@@ -109,7 +112,11 @@ impl<'a> ResponseHead<'a> {
                     self.dropped.insert(index);
                     self.keep_alive_seconds = keep_alive_seconds(field.value);
                 }
-                // From an instance they say nothing, and from a node they are for us alone.
+                // From an instance these say nothing, and from a node they are for us alone.
+                10 if is(header::TO) => {
+                    self.dropped.insert(index);
+                    self.reached = true;
+                }
                 14 if is(header::UNSENT) => {
                     self.dropped.insert(index);
                     unsent = Some(field.value);

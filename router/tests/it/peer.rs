@@ -154,6 +154,48 @@ fn an_instance_that_refuses_on_its_server_is_left_out_and_nothing_is_sent_twice(
     }
 }
 
+/// A body that is too long to be kept stays with the first node until the second one has reached
+/// the instance.
+#[test]
+fn a_long_body_is_not_lost_at_an_instance_that_refuses_on_its_server() {
+    for fleet in Fleet::both(&["one", "two", "three"]) {
+        let backend = Backend::answering(|request| ok(&request.body));
+        fleet.publish(&[
+            on("two", "t-1", refusing()),
+            on("two", "t-2", refusing()),
+            on("three", "t-3", backend.address),
+        ]);
+        let body: Vec<u8> = (0..700_000_u32).map(|at| (at % 253) as u8).collect();
+        let head = "POST /api/t/a HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
+        let size = format!("{:x}\r\n", body.len());
+        let chunked = [head.as_bytes(), size.as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+        for at in 0..12 {
+            let request = if at % 2 == 0 {
+                post(&body)
+            } else {
+                chunked.clone()
+            };
+            let mut client = fleet.node("one").public();
+            let mut sender = client.stream().try_clone().unwrap();
+            let sending = std::thread::spawn(move || {
+                std::io::Write::write_all(&mut sender, &request).unwrap();
+            });
+            let answer = client.answer();
+            assert!(
+                answer.status() == 200 && answer.body == body,
+                "{at}: {}",
+                answer.head
+            );
+            sending.join().unwrap();
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        let stats = fleet.node("one").router.stats(&"api/t".parse().unwrap());
+        let refusals: u64 = stats.iter().map(|stats| errors(stats, "connect")).sum();
+        assert!(refusals >= 2, "{stats:?}");
+        assert_eq!(backend.requests(), 12);
+    }
+}
+
 /// An instance that breaks off may have done what it was asked: only what is safe to repeat is
 /// repeated, and it is the first node that does.
 #[test]
