@@ -103,13 +103,6 @@ impl Agent {
         self.table.has_ready(instance).await;
     }
 
-    /// Resolves when another node has taken the name of this server; says which. This one then has
-    /// withdrawn from the fleet: it routes on, but registers and elects nobody any more, and should
-    /// be ended.
-    pub async fn withdrawn(&self) -> String {
-        self.presence.withdrawn().await
-    }
-
     /// Ends every lease and every stream, and gives up the session.
     pub async fn stop(&self) {
         self.shutdown.begin();

@@ -133,13 +133,6 @@ impl Node {
         self.peer
     }
 
-    /// Resolves when another node has taken the name of this server; says which. This one then has
-    /// withdrawn from the fleet and should be shut down: it routes on, but registers and elects
-    /// nobody any more.
-    pub async fn withdrawn(&self) -> String {
-        self.agent.withdrawn().await
-    }
-
     /// Drains and stops the supervised services, then ends every lease, then the router. Takes
     /// less than 5 seconds.
     pub async fn shutdown(self) {

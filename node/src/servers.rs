@@ -8,8 +8,8 @@
 //! - Of any other entry it is not known whether somebody stands behind it. The newcomer puts a
 //!   claim beside it; a living holder answers by writing its entry again, and the newcomer is
 //!   refused. Without an answer the newcomer takes the name.
-//! - A holder that finds another incarnation under its name has been taken for dead. It withdraws
-//!   and takes nothing back, so two nodes never fight for a name.
+//! - A holder that finds another incarnation under its name has been taken for dead. It withdraws,
+//!   and comes back only when the entry is gone, so two nodes never fight for a name.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -146,6 +146,16 @@ impl Name {
         Err(EngineError::new(ErrorKind::Unavailable, message).into())
     }
 
+    /// Whether nobody who may live stands behind what was found at the name.
+    pub(crate) fn is_free(&self, found: Option<&Versioned>) -> bool {
+        let record = found.map(|found| serde_json::from_slice(&found.value));
+        match record {
+            None => true,
+            Some(Ok(record)) => !matches!(self.holder(&record), Holder::Somebody { .. }),
+            Some(Err(_)) => false,
+        }
+    }
+
     /// Whether the entry that was found may be written over. `false` asks to look again.
     async fn may_follow(
         &self,
@@ -228,12 +238,19 @@ impl Name {
 
     /// Takes in what coordination shows at, or beside, the name: answers claims of others. Tells
     /// who holds the name now when it is another node.
-    pub(crate) async fn sees(&self, entry: &Entry, session: &dyn Session) -> Option<String> {
+    pub(crate) async fn sees(
+        &self,
+        entry: &Entry,
+        coordination: &dyn Coordination,
+        session: &dyn Session,
+    ) -> Option<String> {
         if is_of(&entry.value, &self.own.incarnation) {
             return None;
         }
         if entry.key == self.claim {
-            self.answer(session).await;
+            if let Err(error) = self.answer(coordination, session).await {
+                tracing::warn!(key = %self.key, %error, "cannot answer a claim");
+            }
             return None;
         }
         // What was there before this process wrote comes late sometimes.
@@ -244,18 +261,21 @@ impl Name {
         })
     }
 
-    async fn answer(&self, session: &dyn Session) {
-        let expect = Expect::Revision(self.written());
-        match session
-            .put_ephemeral(&self.key, self.value.clone(), expect)
-            .await
-        {
-            Ok(revision) => {
-                self.wrote(revision);
-                tracing::warn!(key = %self.key, "another node wants the name of this server; it was told that this one lives");
-            }
-            Err(error) => tracing::warn!(key = %self.key, %error, "cannot answer a claim"),
-        }
+    /// Writes the entry again, where it still is this process's own.
+    async fn answer(
+        &self,
+        coordination: &dyn Coordination,
+        session: &dyn Session,
+    ) -> Result<(), EngineError> {
+        let found = coordination.get(&self.key).await?;
+        let Some(own) = found.filter(|found| is_of(&found.value, &self.own.incarnation)) else {
+            return Ok(());
+        };
+        let expect = Expect::Revision(own.revision);
+        let put = session.put_ephemeral(&self.key, self.value.clone(), expect);
+        self.wrote(put.await?);
+        tracing::warn!(key = %self.key, "another node wants the name of this server, and was told that this one lives");
+        Ok(())
     }
 
     fn wrote(&self, revision: u64) {

@@ -18,6 +18,9 @@ use crate::servers::{Name, Refused};
 /// in the same moment: each waits up to this long.
 const JITTER: Duration = Duration::from_millis(250);
 
+/// How often a node that has withdrawn looks whether the name of its server is free again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
 /// The session of the moment, or that there is none.
 pub(crate) type Sessions = watch::Receiver<Option<Arc<dyn Session>>>;
 
@@ -31,7 +34,7 @@ pub(crate) enum Standing {
         /// Since when.
         since: Instant,
     },
-    /// Another node has the name of this server. This one opens no session any more.
+    /// Another node has the name of this server. This one opens no session until it is free.
     Withdrawn {
         /// Which one.
         holder: String,
@@ -101,22 +104,20 @@ impl Presence {
         self.standing.subscribe()
     }
 
-    /// Resolves when the node has withdrawn; says who has the name.
-    pub(crate) async fn withdrawn(&self) -> String {
-        let mut standing = self.standing.subscribe();
-        let is_final = |standing: &Standing| matches!(standing, Standing::Withdrawn { .. });
-        match standing.wait_for(is_final).await.as_deref() {
-            Ok(Standing::Withdrawn { holder }) => holder.clone(),
-            _ => std::future::pending().await,
-        }
-    }
-
-    /// Opens the session again as often as it is lost. Ends with the node, and when another one
-    /// has taken the name of this server.
+    /// Opens the session again as often as it is lost. Ends with the node.
     pub(crate) async fn keep(&self, shutdown: &Shutdown) {
         tokio::select! {
             () = shutdown.begun() => {}
-            holder = self.until_replaced() => self.withdraw(holder).await,
+            () = self.keep_on() => {}
+        }
+    }
+
+    async fn keep_on(&self) {
+        loop {
+            let holder = self.until_replaced().await;
+            self.withdraw(holder).await;
+            self.free_name().await;
+            tracing::info!(server = %self.server.name, "the name of this server is free again");
         }
     }
 
@@ -136,10 +137,10 @@ impl Presence {
                     () = self.lost(&*session) => {}
                     holder = self.guard_name(&*session) => return holder,
                 }
+                tracing::warn!("the session with coordination is lost");
+                self.current.send_replace(None);
+                self.away();
             }
-            tracing::warn!("the session with coordination is lost");
-            self.current.send_replace(None);
-            self.away();
             match self.open_again().await {
                 Ok(session) => self.current.send_replace(Some(session)),
                 Err(holder) => return holder,
@@ -149,11 +150,25 @@ impl Presence {
         }
     }
 
+    /// Leaves the name to the other node. This one routes on for its own server, but registers and
+    /// elects nobody in the fleet.
     async fn withdraw(&self, holder: String) {
         tracing::error!(server = %self.server.name, holder,
             "another node has the name of this server; this one withdraws from the fleet");
         self.standing.send_replace(Standing::Withdrawn { holder });
         self.close().await;
+    }
+
+    /// Resolves when nobody who may live has the name.
+    async fn free_name(&self) {
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if let Ok(found) = self.coordination.get(self.name.key()).await
+                && self.name.is_free(found.as_ref())
+            {
+                return;
+            }
+        }
     }
 
     /// Resolves when the session is lost, and notes meanwhile how it is.
@@ -229,7 +244,8 @@ impl Presence {
                 Change::Removed(_) => continue,
             };
             for entry in entries {
-                if let Some(holder) = self.name.sees(&entry, session).await {
+                let seen = self.name.sees(&entry, &*self.coordination, session);
+                if let Some(holder) = seen.await {
                     return Some(holder);
                 }
             }

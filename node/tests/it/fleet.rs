@@ -199,17 +199,12 @@ async fn who_does_not_answer_for_its_name_loses_it_and_withdraws() {
         .put_ephemeral(&key, entry.clone(), Expect::Any)
         .await
         .unwrap();
-    let holder = tokio::time::timeout(SOON, one.agent.withdrawn())
-        .await
-        .unwrap();
-    assert!(holder.contains("10.0.0.9:9081"), "{holder}");
-    let read = health(&client).await;
-    assert!(!read.healthy);
-    assert!(
-        read.engines[0].detail.contains("withdrawn"),
-        "{}",
-        read.engines[0].detail
-    );
+    until("it has withdrawn, and says so", async || {
+        let read = health(&client).await;
+        let detail = &read.engines[0].detail;
+        !read.healthy && detail.contains("withdrawn") && detail.contains("10.0.0.9:9081")
+    })
+    .await;
     until("its registrations are gone", async || {
         let instances = coordination.list(&"instances/".parse().unwrap()).await;
         instances.unwrap().is_empty()
@@ -219,6 +214,14 @@ async fn who_does_not_answer_for_its_name_loses_it_and_withdraws() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(coordination.get(&key).await.unwrap().unwrap().value, entry);
     assert_eq!(routed(&one, "a-1"), Some(InstanceState::Ready));
+    // When the other one is gone it is back, with all that is registered with it.
+    elsewhere.close().await;
+    until("it is back", async || health(&client).await.healthy).await;
+    until("with its registrations", async || {
+        let instances = coordination.list(&"instances/".parse().unwrap()).await;
+        instances.unwrap().len() == 1
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
