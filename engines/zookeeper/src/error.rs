@@ -59,7 +59,7 @@ pub(crate) fn of_request(what: &str, error: ZkError) -> EngineError {
             format!("ZooKeeper does not {what} now"),
         ),
     };
-    EngineError::new(kind, format!("{message} ({error})")).caused_by(error)
+    EngineError::new(kind, format!("{message} ({error})"))
 }
 
 /// Nobody knows whether a write that failed so has happened.

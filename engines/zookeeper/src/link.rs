@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hydrant_ports::coordination::SessionState;
+use hydrant_runtime::Backoff;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use zookeeper_client::{
@@ -46,20 +47,33 @@ impl Dialer {
             .connector
             .clone()
             .with_session_timeout(ttl)
-            .with_connection_timeout(ttl / 4);
-        let connecting = async {
-            if self.encrypted {
-                connector.secure_connect(&self.servers).await
-            } else {
-                connector.connect(&self.servers).await
+            .with_connection_timeout(ttl / 4)
+            .with_fail_eagerly();
+        // The client's own waits between tries would grow to many seconds, while the ensemble may
+        // be back at any moment.
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+        let trying = async {
+            loop {
+                match self.try_once(connector.clone()).await {
+                    Err(ZkError::Timeout | ZkError::NoHosts | ZkError::ConnectionLoss) => {
+                        tokio::time::sleep(backoff.next_wait()).await;
+                    }
+                    tried => return tried,
+                }
             }
         };
-        match timeout(self.connect_timeout, connecting).await {
+        match timeout(self.connect_timeout, trying).await {
             Ok(Ok(client)) => Ok(Some(Link::new(client, self.clone()))),
-            Err(_) | Ok(Err(ZkError::Timeout | ZkError::NoHosts | ZkError::ConnectionLoss)) => {
-                Ok(None)
-            }
             Ok(Err(error)) => Err(of_request("open a session", error)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    async fn try_once(&self, connector: Connector) -> ZkResult<Client> {
+        if self.encrypted {
+            connector.secure_connect(&self.servers).await
+        } else {
+            connector.connect(&self.servers).await
         }
     }
 }

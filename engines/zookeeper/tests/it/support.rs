@@ -20,6 +20,8 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 pub struct Shared {
     pub servers: ZooKeeper,
     lock: Arc<RwLock<()>>,
+    /// How often they were killed for the contract.
+    kills: AtomicUsize,
 }
 
 impl Shared {
@@ -28,6 +30,7 @@ impl Shared {
             Ok(servers) => Some(Self {
                 servers,
                 lock: Arc::default(),
+                kills: AtomicUsize::new(0),
             }),
             Err(missing) => {
                 skipped(missing);
@@ -156,12 +159,17 @@ impl Subject<dyn Coordination> for Engine {
         for proxy in &self.proxies {
             proxy.cut();
         }
+        let kills = self.shared.kills.load(Ordering::SeqCst);
         self.at_work = None;
-        let alone = self.shared.lock.clone().write_owned().await;
-        tokio::task::block_in_place(|| {
-            self.shared.servers.kill_all();
-            self.shared.servers.restart_all();
-        });
+        let alone = self.shared.alone().await;
+        // Another test may have killed them for both.
+        if self.shared.kills.load(Ordering::SeqCst) == kills {
+            tokio::task::block_in_place(|| {
+                self.shared.servers.kill_all();
+                self.shared.servers.restart_all();
+            });
+            self.shared.kills.fetch_add(1, Ordering::SeqCst);
+        }
         self.at_work = Some(alone.downgrade());
         self.proxies = proxies(&self.shared.servers);
         self.config.servers = addresses(&self.proxies);

@@ -28,11 +28,11 @@ async fn compare(engine: &ZookeeperCoordination, stop: &AtomicBool) -> Vec<(u64,
 /// Deletes the key and puts it again: its znode's version is what it was.
 async fn replace(engine: &ZookeeperCoordination, stop: &AtomicBool) -> Vec<u64> {
     let mut done = Vec::new();
-    for _ in 0..300 {
+    for _ in 0..100 {
         engine.delete(&key("aba/a"), Expect::Any).await.unwrap();
         done.push(put(engine, "aba/a", "replaced").await);
         // Time for a compare to succeed.
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..5))).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..40))).await;
     }
     stop.store(true, Ordering::Relaxed);
     done
@@ -44,7 +44,12 @@ async fn a_key_that_was_made_again_is_another() {
         return;
     };
     let (_at_work, chroot) = (shared.at_work().await, chroot());
-    let (one, two) = (shared.engine(&chroot).await, shared.engine(&chroot).await);
+    // The time between a compare's look and its write is long enough for the other.
+    let (one, proxies) = shared.behind_proxies(&chroot).await;
+    let (two, more) = shared.behind_proxies(&chroot).await;
+    for proxy in proxies.iter().chain(&more) {
+        proxy.delay(Duration::from_millis(3));
+    }
     let three = shared.engine(&chroot).await;
     put(&one, "aba/a", "first").await;
     let stop = AtomicBool::new(false);
