@@ -3,7 +3,7 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use hydrant_runtime::{Backoff, Clock};
 use hydrant_sdk::{Code, Error, Hydrant, Leadership, Service, State, Tier};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::VERSION;
 use crate::fetch::Fetcher;
@@ -16,6 +16,11 @@ const ELECTION: &str = "sources";
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before a failed write is tried again.
 const REWRITE: Duration = Duration::from_millis(500);
+/// How often the leader looks whether what it wrote is there still: a fail-over of the state may
+/// have lost it.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long an answer is waited for when it looks.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Runs `service/mobile`: stands for election, and as the leader polls the sources that the file
 /// named by [`SOURCES`](crate::SOURCES) defines.
@@ -105,6 +110,8 @@ impl Poller {
             .iter()
             .map(|source| self.poll(leadership, source, Instant::now(), board.validator(source)))
             .collect();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 Some(polled) = polls.next() => {
@@ -114,10 +121,15 @@ impl Poller {
                     polls.push(self.poll(leadership, polled.source, due, validator));
                 }
                 () = tokio::time::sleep(REWRITE), if board.dirty => {}
-                else => std::future::pending().await,
+                _ = look.tick(), if !board.dirty => board.look(&state).await,
             }
             if let Err(error) = board.write(&state).await {
-                if error.code == Code::Aborted || error.code == Code::PermissionDenied {
+                let another_leads = [
+                    Code::Aborted,
+                    Code::FailedPrecondition,
+                    Code::PermissionDenied,
+                ];
+                if another_leads.contains(&error.code) {
                     return error;
                 }
                 tracing::warn!(%error, "cannot write the snapshot; trying again");
@@ -145,6 +157,7 @@ impl Poller {
             began_unix_ms: self.clock.unix_ms(),
             last_good: Default::default(),
             backoffs: Default::default(),
+            written: Vec::new(),
             dirty: true,
         })
     }
@@ -180,6 +193,8 @@ struct Board {
     began_unix_ms: i64,
     last_good: std::collections::HashMap<String, i64>,
     backoffs: std::collections::HashMap<String, Backoff>,
+    /// What was written last.
+    written: Vec<u8>,
     dirty: bool,
 }
 
@@ -235,9 +250,25 @@ impl Board {
             return Ok(());
         }
         let text = serde_json::to_vec(&self.snapshot).map_err(|error| broken(&error))?;
-        state.put(KEY, text).await?;
+        state.put(KEY, text.clone()).await?;
+        self.written = text;
         self.dirty = false;
         Ok(())
+    }
+
+    /// Looks whether what was written is there still. While the state is away, that is not known.
+    async fn look(&mut self, state: &State) {
+        if let Ok(Ok(entry)) = tokio::time::timeout(ANSWER, state.get(KEY)).await {
+            self.found(entry.as_ref().map(|entry| entry.value.as_ref()));
+        }
+    }
+
+    /// Nobody else writes: what is not there any more was lost, and is written again.
+    fn found(&mut self, stored: Option<&[u8]>) {
+        if stored != Some(&self.written) {
+            tracing::warn!("the state has lost the snapshot; writing it again");
+            self.dirty = true;
+        }
     }
 }
 
@@ -257,6 +288,7 @@ mod tests {
             began_unix_ms: 1000,
             last_good: Default::default(),
             backoffs: Default::default(),
+            written: Vec::new(),
             dirty: false,
         }
     }
@@ -300,6 +332,19 @@ mod tests {
                 .since,
             2
         );
+    }
+
+    #[tokio::test]
+    async fn what_the_state_has_lost_is_written_again() {
+        let mut board = board();
+        board.written = b"new".to_vec();
+        board.found(Some(b"new"));
+        assert!(!board.dirty);
+        for lost in [Some(b"old".as_slice()), None] {
+            board.dirty = false;
+            board.found(lost);
+            assert!(board.dirty, "{lost:?}");
+        }
     }
 
     #[tokio::test]
