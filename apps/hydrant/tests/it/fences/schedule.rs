@@ -3,10 +3,10 @@
 use super::holder::SEATS;
 
 /// How long the faults of one schedule last, in milliseconds, counted from its begin.
-const SPAN: u64 = 1400;
+const SPAN: u64 = 1100;
 /// The shortest and the longest time of one fault: around the time to live of a claim, and of a
 /// node's session.
-const LENGTH: std::ops::Range<u64> = 50..1300;
+const LENGTH: std::ops::Range<u64> = 50..1000;
 
 /// What happens. Numbers count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

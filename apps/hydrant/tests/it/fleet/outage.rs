@@ -177,13 +177,13 @@ impl Apps {
 
 /// The mobile service as tables of a configuration file.
 fn services(sources: &std::path::Path) -> String {
-    let table = |tier: &str, builtin: &str, rest: &str| {
+    let table = |tier: &str, command: &str| {
         format!(
             "[[service]]\nname = \"mobile\"\ntier = \"{tier}\"\nversion = \"1.0.0\"\nsdk = true\n\
-             command = [{:?}, \"builtin\", \"{builtin}\"]\n{rest}\n",
-            program()
+             command = [\"sh\", \"-c\", {command:?}]\n\n"
         )
     };
-    let env = format!("env = {{ {} = {sources:?} }}\n", "HYDRANT_MOBILE_SOURCES");
-    table("service", "service-mobile", &env) + &table("api", "api-mobile", "")
+    let (program, sources) = (program().display(), sources.display());
+    let service = format!("HYDRANT_MOBILE_SOURCES={sources} exec {program} builtin service-mobile");
+    table("service", &service) + &table("api", &format!("exec {program} builtin api-mobile"))
 }
