@@ -146,3 +146,129 @@ impl Request {
         self.cut = way.cut.into();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hydrant_contracts as contracts;
+    use hydrant_contracts::{Caller, InstanceState, PathPrefix};
+
+    use super::*;
+    use crate::clock::Moment;
+    use crate::decide::{self, Listener};
+    use crate::http1::body::Framing;
+    use crate::http1::head::{fields, parse_request};
+    use crate::http1::{Forward, Way};
+    use crate::snapshot::Snapshot;
+    use crate::table::Table;
+
+    fn instance(id: &str, server: &str, strip: bool) -> Arc<contracts::Instance> {
+        let service = "api/t".parse().unwrap();
+        Arc::new(contracts::Instance {
+            id: id.parse().unwrap(),
+            version: "1.0.0".parse().unwrap(),
+            server: server.into(),
+            address: "127.0.0.1:1".parse().unwrap(),
+            http2: false,
+            methods: Vec::new(),
+            prefixes: vec![PathPrefix::new(&service, "/api/t/", strip).unwrap()],
+            state: InstanceState::Ready,
+            detail: String::new(),
+            since_unix_ms: 0,
+            pid: 0,
+            service,
+        })
+    }
+
+    fn snapshot() -> Snapshot {
+        let server = contracts::Server {
+            name: "two".parse().unwrap(),
+            zone: Default::default(),
+            peer: Some("127.0.0.1:2".parse().unwrap()),
+            version: "1.0.0".parse().unwrap(),
+            since_unix_ms: 0,
+            pid: 0,
+        };
+        let table = Table {
+            own: "one".parse().unwrap(),
+            servers: vec![Arc::new(server)],
+            instances: vec![
+                instance("cuts", "one", true),
+                instance("keeps", "one", false),
+                instance("there", "two", true),
+                instance("there-too", "two", true),
+            ],
+        };
+        Snapshot::empty(1).next(&table, Moment::now())
+    }
+
+    /// However often a request is sent on, it reads as if it had gone that way at once.
+    #[test]
+    fn another_way_leaves_no_trace_of_the_one_before() {
+        let snapshot = snapshot();
+        let text = "POST /api/t/a?b HTTP/1.1\r\nhost: x\r\nhydrant-token: t\r\ncontent-length: 4\r\n\
+                    traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\
+                    correlation-id: c\r\n\r\nbody";
+        let asked = decide::Request {
+            listener: Listener::Public,
+            caller: &Caller::Outside,
+            method: b"POST",
+            target: b"/api/t/a?b",
+            server: None,
+            to: None,
+        };
+        let route = decide::decide(&snapshot, &asked).unwrap();
+        let all = &route.service.instances;
+        let written = |instance: &Instance| {
+            let mut room = fields();
+            let head = parse_request(text.as_bytes(), &mut room).unwrap().unwrap();
+            let (way, path) = Way::to(&route, instance, head.path.as_bytes(), head.token);
+            let forward = Forward {
+                way,
+                client: "10.0.0.1",
+                default_host: "h",
+                caller: "outside",
+                from_peer: false,
+            };
+            let mut bytes = Vec::new();
+            let lines = head.write(text.as_bytes(), &forward, &mut bytes);
+            bytes.extend_from_slice(&text.as_bytes()[head.len..]);
+            (bytes, lines, ("POST ".len(), path.len()), way.cut.to_vec())
+        };
+        for first in all {
+            let (bytes, way, path, cut) = written(first);
+            let mut request = Request {
+                bytes,
+                sent: 10,
+                body: Body::new(Framing::Empty, true),
+                whole: true,
+                seen: false,
+                afar: false,
+                reached: false,
+                repeatable: false,
+                to_head: false,
+                http11: true,
+                keep_alive: true,
+                wants_upgrade: false,
+                cut: cut.into(),
+                path,
+                way,
+                has_token: true,
+                deadline: None,
+            };
+            for next in all.iter().chain(all.iter().rev()) {
+                request.readdress(&route, next, Some(b"t"));
+                let expected = written(next).0;
+                assert_eq!(
+                    String::from_utf8_lossy(&request.bytes),
+                    String::from_utf8_lossy(&expected),
+                    "from {} to {}",
+                    first.info.id,
+                    next.info.id
+                );
+            }
+            assert!(request.seen && request.sent == 0);
+        }
+    }
+}
