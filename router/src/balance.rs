@@ -11,11 +11,14 @@ use crate::service::{Groups, Instance};
 /// How long a request may try an instance that refused, before another may.
 const TRIAL_LIMIT: Duration = Duration::from_secs(1);
 
-/// What the load of an instance counts for, by its nearness. Where requests queue, latency and
-/// requests there grow together, so these are squares: an instance is left for one in the zone
-/// when its requests wait twice as long, and for one in another zone when they wait four times as
-/// long.
+/// What the load of an instance counts for, by its nearness, in the middle. Where requests queue,
+/// latency and requests there grow together, so these are squares: an instance is left for one in
+/// the zone when its requests wait about twice as long, and for one in another zone when they
+/// wait about four times as long.
 const HANDICAPS: [f64; Nearness::ALL.len()] = [1.0, 4.0, 16.0];
+/// Each choice takes a power of the handicap between these, so that nowhere a little more load
+/// turns all requests over.
+const POWERS: (f64, f64) = (0.75, 1.5);
 /// One choice in so many asks a farther instance of which nothing is known any more.
 const EXPLORE: u32 = 128;
 /// How often two are picked at random before all of a large group are looked at.
@@ -283,6 +286,7 @@ fn pick_across<'s>(
         nearest = false;
     }
     let assumed = latencies.into_iter().find(|latency| *latency > 0.0);
+    let power = POWERS.0 + (POWERS.1 - POWERS.0) * rng.f64();
     let costs = bests.iter().zip(latencies).zip(HANDICAPS);
     let costs = costs.filter_map(|((best, latency), handicap)| {
         let best = (*best)?;
@@ -291,7 +295,7 @@ fn pick_across<'s>(
             false => assumed.unwrap_or(1.0),
         };
         let in_flight = best.live.in_flight_of(worker) as f64;
-        Some((best, handicap * latency * (in_flight + 1.0)))
+        Some((best, handicap.powf(power) * latency * (in_flight + 1.0)))
     });
     let (best, _) = costs.min_by(|(_, one), (_, other)| one.total_cmp(other))?;
     Some(best)
