@@ -407,6 +407,46 @@ fn with_a_server_gone_no_request_fails_and_one_refusal_tells_of_all() {
     }
 }
 
+/// Requests that are at an instance of the server that dies are repeated elsewhere.
+#[test]
+fn requests_under_way_at_a_server_that_dies_are_repeated() {
+    for mut fleet in Fleet::both(&["one", "two", "three"]) {
+        let slow = || {
+            Backend::answering(|_| {
+                std::thread::sleep(Duration::from_millis(100));
+                ok(b"here")
+            })
+        };
+        let (there, elsewhere) = (slow(), slow());
+        fleet.publish(&[
+            on("two", "t-1", there.address),
+            on("three", "t-2", elsewhere.address),
+        ]);
+        let address = fleet.node("one").router.public_addr();
+        let client = move || {
+            let mut wire = Wire::connect(address);
+            (0..8).map(|_| wire.get("/api/t/a").status()).collect()
+        };
+        let clients: Vec<_> = (0..16).map(|_| std::thread::spawn(client)).collect();
+        let start = Instant::now();
+        while there.requests() < 20 {
+            assert!(start.elapsed() < PATIENCE, "nothing reaches the server");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        fleet.kill("two");
+        let statuses = clients.into_iter().map(|client| client.join().unwrap());
+        let statuses: Vec<Vec<u16>> = statuses.collect();
+        assert!(
+            statuses.iter().flatten().all(|status| *status == 200),
+            "{statuses:?}"
+        );
+        let stats = fleet.node("one").router.stats(&"api/t".parse().unwrap());
+        let repeated: u64 = stats.iter().map(|stats| stats.retries).sum();
+        println!("{repeated} of 128 requests were repeated");
+        assert!(repeated > 0, "nothing was under way");
+    }
+}
+
 #[test]
 fn a_node_that_comes_back_is_noticed() {
     let mut fleet = Fleet::start(&["one", "two"]);

@@ -242,7 +242,7 @@ fn what_is_wrong_with_proofs_is_told_at_the_start() {
 fn a_frozen_node_is_passed_over_until_it_answers() {
     let authority = Authority::new();
     let limits = Limits {
-        connect: Duration::from_millis(300),
+        connect: Duration::from_secs(1),
         ..Limits::default()
     };
     let fleet = Fleet::with(&["one", "two"], |name| Some(authority.issue(name)), limits);
