@@ -231,6 +231,10 @@ impl Config {
                 "a `user` needs a `password` or a `password_file`, and these need a `user`",
             ));
         }
+        let tls = self.tls.as_ref();
+        if tls.is_some_and(|tls| tls.certificate.is_some() != tls.key.is_some()) {
+            return Err(misconfigured("`tls.certificate` and `tls.key` go together"));
+        }
         if self.user.as_ref().is_some_and(|user| user.contains(':')) {
             return Err(misconfigured("a `user` has no colon in its name"));
         }

@@ -219,8 +219,13 @@ async fn keep(shared: Arc<Shared>) {
             shared.own.send_replace(None);
             tracing::warn!("the engine's session with ZooKeeper is lost");
             let link = dial_again(&shared).await;
-            shared.own.send_replace(Some(link));
+            shared.own.send_replace(Some(link.clone()));
             tracing::info!("the engine has a session with ZooKeeper again");
+            // If the ensemble was rebuilt, no other session outlived that either: every engine
+            // comes here, and the one that knows the highest era raises it.
+            if let Err(error) = shared.make_roots(&link).await {
+                tracing::warn!(%error, "the root in ZooKeeper could not be looked at");
+            }
         }
     };
     tokio::select! {

@@ -48,14 +48,10 @@ fn options(tls: &Tls) -> Result<TlsOptions> {
     let mut options = TlsOptions::new()
         .with_pem_ca(&read(&tls.ca)?)
         .map_err(|error| bad(&tls.ca, error))?;
-    match (&tls.certificate, &tls.key) {
-        (Some(cert), Some(key)) => {
-            options = options
-                .with_pem_identity(&read(cert)?, &read(key)?)
-                .map_err(|error| bad(cert, error))?;
-        }
-        (None, None) => {}
-        _ => return Err(misconfigured("`tls.certificate` and `tls.key` go together")),
+    if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) {
+        options = options
+            .with_pem_identity(&read(certificate)?, &read(key)?)
+            .map_err(|error| bad(certificate, error))?;
     }
     if !tls.verify_host {
         // SAFETY: nothing here touches memory. The client marks it so because the host is not

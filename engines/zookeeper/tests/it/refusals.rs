@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hydrant_harness::Certificates;
 use hydrant_ports::{Coordination, EngineError};
-use hydrant_zookeeper::{Config, Password, ZookeeperCoordination};
+use hydrant_zookeeper::{Config, Password, Tls, ZookeeperCoordination};
 
 use crate::support::{SECURE, SINGLE, chroot, config, put, secure};
 
@@ -107,7 +107,8 @@ async fn who_is_not_there_is_told() {
 
 #[tokio::test]
 async fn what_is_no_configuration_is_told() {
-    let cases: [(fn(&mut Config), &str); 7] = [
+    type Case = (fn(&mut Config), &'static str);
+    let cases: [Case; 8] = [
         (|config| config.servers.clear(), "`servers` is empty"),
         (|config| config.servers = vec!["host".into()], "host:port"),
         (|config| config.chroot = "x".into(), "not a chroot"),
@@ -120,6 +121,17 @@ async fn what_is_no_configuration_is_told() {
             "needs a `password`",
         ),
         (|config| config.limits.in_flight = 0, "in_flight"),
+        (
+            |config| {
+                config.tls = Some(Tls {
+                    ca: "ca.pem".into(),
+                    certificate: Some("client.pem".into()),
+                    key: None,
+                    verify_host: true,
+                })
+            },
+            "go together",
+        ),
         (
             |config| config.session.min = "10m".parse().unwrap(),
             "session.min",

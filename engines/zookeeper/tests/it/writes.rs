@@ -1,4 +1,4 @@
-//! Compare-and-put is not fooled by a key that was deleted and made again.
+//! Writes that compare, and reads of what was written elsewhere.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use hydrant_ports::{Coordination, ErrorKind, Expect};
 use hydrant_zookeeper::ZookeeperCoordination;
 
-use crate::support::{SINGLE, chroot, key, put, value, within};
+use crate::support::{ENSEMBLE, SINGLE, chroot, config, key, prefix, put, value, within};
 
 /// Puts over what it has read, and tells which revisions it has put over which.
 async fn compare(engine: &ZookeeperCoordination, stop: &AtomicBool) -> Vec<(u64, u64)> {
@@ -71,6 +71,30 @@ async fn a_key_that_was_made_again_is_another() {
                 !(read < between && between < put),
                 "{put} was put over {read}, but {between} came between"
             );
+        }
+    }
+}
+
+/// Sessions may be connected to different servers: a read still sees every earlier write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_sees_what_was_written_by_another_server() {
+    let Some(shared) = ENSEMBLE.as_ref() else {
+        return;
+    };
+    let (_at_work, chroot) = (shared.at_work().await, chroot());
+    let mut engines = Vec::new();
+    for address in shared.servers.addresses() {
+        let engine = ZookeeperCoordination::connect(config([address], &chroot)).await;
+        engines.push(engine.unwrap());
+    }
+    for round in 0..100 {
+        let writer = &engines[round % 3];
+        let revision = put(writer, "f/a", &round.to_string()).await;
+        for reader in &engines {
+            let found = reader.get(&key("f/a")).await.unwrap().unwrap();
+            assert_eq!(found.revision, revision, "round {round}");
+            let listed = reader.list(&prefix("f/")).await.unwrap();
+            assert_eq!(listed[0].revision, revision, "round {round}");
         }
     }
 }
