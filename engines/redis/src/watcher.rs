@@ -36,8 +36,8 @@ enum Done {
     Subscribed(Result<PubSubStream, Failure>),
     Swept {
         partition: usize,
-        /// The last revision that had been heard of before.
-        heard: Option<u64>,
+        /// The highest revision that was known before.
+        known: u64,
         revision: Result<u64, EngineError>,
     },
     Listed {
@@ -59,6 +59,8 @@ struct Ear {
     heard: Option<u64>,
     /// A revision that is there and was not heard of yet: its message is on its way, or lost.
     expected: Option<u64>,
+    /// The highest revision that is known by any way. A server that is behind it has forgotten.
+    known: u64,
     is_sweeping: bool,
 }
 
@@ -220,6 +222,7 @@ impl Watcher {
             .heard
             .is_some_and(|heard| message.revision > heard && message.before != heard);
         ear.heard = ear.heard.max(Some(message.revision));
+        ear.known = ear.known.max(message.revision);
         if is_gap {
             self.lost(partition);
         }
@@ -336,9 +339,9 @@ impl Watcher {
             Done::Subscribed(result) => self.subscribed(result),
             Done::Swept {
                 partition,
-                heard,
+                known,
                 revision,
-            } => self.swept(partition, heard, revision),
+            } => self.swept(partition, known, revision),
             Done::Listed {
                 view,
                 partition,
@@ -360,6 +363,10 @@ impl Watcher {
         number: u64,
         list: Result<(u64, Vec<Found>), EngineError>,
     ) {
+        if let Ok((revision, _)) = list {
+            let ear = &mut self.ears[partition];
+            ear.known = ear.known.max(revision);
+        }
         let Some(view) = self.views.get_mut(&id).filter(|view| !view.is_closed()) else {
             self.views.remove(&id);
             return;
@@ -386,45 +393,40 @@ impl Watcher {
             if std::mem::replace(&mut ear.is_sweeping, true) {
                 continue;
             }
-            let (core, heard) = (self.core.clone(), ear.heard);
+            let (core, known) = (self.core.clone(), ear.known);
             self.waiting.push(Box::pin(async move {
                 let request = requests::sweep(core.names(partition));
                 let answer = core.read(partition, &request).await;
                 let revision = answer.and_then(requests::number);
-                if let (Ok(revision), Some(heard)) = (&revision, heard)
-                    && *revision < heard
-                {
+                if revision.as_ref().is_ok_and(|revision| *revision < known) {
                     core.rolled_back(partition).await;
                 }
                 Done::Swept {
                     partition,
-                    heard,
+                    known,
                     revision,
                 }
             }));
         }
     }
 
-    fn swept(
-        &mut self,
-        partition: usize,
-        heard_before: Option<u64>,
-        revision: Result<u64, EngineError>,
-    ) {
+    fn swept(&mut self, partition: usize, known_before: u64, revision: Result<u64, EngineError>) {
         let ear = &mut self.ears[partition];
         ear.is_sweeping = false;
         let Ok(revision) = revision else {
             return;
         };
+        if revision < known_before {
+            // The server has forgotten what it told; what follows begins anew.
+            ear.known = revision;
+            return self.subscribe();
+        }
+        ear.known = ear.known.max(revision);
         let expected = ear.expected.take();
         let Some(heard) = ear.heard else {
             ear.heard = Some(revision);
             return;
         };
-        if heard_before.is_some_and(|before| revision < before) {
-            // The server has forgotten what it told; what follows begins anew.
-            return self.subscribe();
-        }
         if revision <= heard {
             return;
         }

@@ -2,4 +2,7 @@
 
 mod contract;
 mod errors;
+mod failover;
+mod faults;
 mod servers;
+mod watches;
