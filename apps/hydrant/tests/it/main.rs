@@ -18,3 +18,4 @@ mod survival;
 mod up;
 mod web;
 mod websocket;
+mod zookeeper;
