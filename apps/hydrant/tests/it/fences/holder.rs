@@ -229,7 +229,7 @@ impl Contender {
     /// Writes until it has held long enough, a write is refused, or the node says that it is over.
     async fn hold(&self, epoch: u64, told: &mut mpsc::Receiver<Told>) {
         let long = fastrand::u8(..8) == 0;
-        let enough = milliseconds(if long { 600..1500 } else { 20..150 });
+        let enough = milliseconds(if long { 300..900 } else { 20..150 });
         let end = tokio::time::Instant::now() + enough;
         for round in 0_u64.. {
             for key in self.keys(epoch) {
