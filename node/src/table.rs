@@ -29,9 +29,11 @@ const BURST: Duration = Duration::from_millis(2);
 /// The most changes that are published together.
 const MOST: usize = 4096;
 
-/// How long a registration waits until its own change has reached the router, and the node for the
-/// first table.
+/// How long a registration waits until its own change has reached the router.
 const SHOWN_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a node that starts waits for the first table: ten thousand instances take a while.
+const BEGUN_WITHIN: Duration = Duration::from_secs(5);
 
 /// The fleet as it was last published to the router.
 #[derive(Clone)]
@@ -82,7 +84,7 @@ impl Table {
     pub(crate) async fn begun(&self) {
         let mut view = self.view.subscribe();
         let first = view.wait_for(|view| view.begun);
-        if tokio::time::timeout(SHOWN_WITHIN, first).await.is_err() {
+        if tokio::time::timeout(BEGUN_WITHIN, first).await.is_err() {
             tracing::warn!("coordination has not told the instances of the fleet yet");
         }
     }
@@ -173,7 +175,7 @@ impl Table {
         let view = View {
             instances: merged.instances.clone(),
             servers: merged.servers.clone(),
-            begun: merged.begun,
+            begun: merged.has_begun(),
             own_change,
         };
         if merged.take_changed() {

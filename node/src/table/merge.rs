@@ -99,7 +99,8 @@ pub(super) struct Merged {
     changed: bool,
     pub(super) instances: Instances,
     pub(super) servers: Servers,
-    pub(super) begun: bool,
+    /// Coordination has told which instances there are, and which servers.
+    begun: [bool; 2],
 }
 
 impl Merged {
@@ -111,7 +112,7 @@ impl Merged {
             touched: BTreeSet::new(),
             changed: false,
             instances: Instances::default(),
-            begun: false,
+            begun: [false; 2],
         }
     }
 
@@ -139,8 +140,8 @@ impl Merged {
             }
         }
         self.touched.extend(before.into_keys());
-        self.changed |= !self.begun;
-        self.begun = true;
+        self.changed |= !self.begun[0];
+        self.begun[0] = true;
     }
 
     fn put(&mut self, entry: Entry) {
@@ -165,6 +166,7 @@ impl Merged {
         let mut servers = BTreeMap::clone(&self.servers.0);
         match change {
             Change::All(entries) => {
+                self.begun[1] = true;
                 let read = entries.iter().filter_map(servers::read);
                 servers = read
                     .map(|server| (server.name.clone(), Arc::new(server)))
@@ -200,6 +202,11 @@ impl Merged {
             }
         }
         overlay.changes
+    }
+
+    /// Whether coordination has told all that there is.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun == [true; 2]
     }
 
     /// Whether anything changed since this was asked last.
