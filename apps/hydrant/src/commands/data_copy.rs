@@ -11,7 +11,7 @@ use crate::config::File;
 use crate::copy::{self, Comparison, Plan, Side};
 use crate::data::Held;
 use crate::failure::{Failure, Result, wrong};
-use crate::output::{Output, Style, Table, count, plain};
+use crate::output::{Output, Style, Table, count, plain, printable};
 
 /// How many keys that differ are named; the rest is counted.
 const NAMED: usize = 20;
@@ -181,8 +181,13 @@ fn show(plan: &Plan, done: Done, output: &Output) -> Result<()> {
     }
     row("marks", plan.marks_found, plan.marks.len(), 0);
     output.table(&table)?;
+    let word = if done == Done::Copied {
+        "replaced"
+    } else {
+        "differs"
+    };
     for key in plan.differing().iter().take(NAMED) {
-        output.text(&format!("differs: {}\n", crate::output::printable(key)))?;
+        output.text(&format!("{word}: {}\n", printable(key)))?;
     }
     output.text(&format!("\n{}\n", sentence(plan, done)))
 }

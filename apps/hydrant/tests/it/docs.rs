@@ -16,13 +16,16 @@
 //! A comment `<!-- sh test` … `-->` is such a block too, which readers do not see.
 //!
 //! Each page has a folder of its own, which is its `HOME` too, and its own ports, which stand for
-//! 8080 and 8081.
+//! 8080 and 8081, and for those of further nodes; where it speaks of ZooKeeper and Redis, these are
+//! started for it, and stand for 2181 and 6379.
 
 mod compare;
 mod page;
 mod terminal;
 
 use std::path::{Path, PathBuf};
+
+use hydrant_harness::{Redis, ZooKeeper};
 
 use crate::harness::is_there;
 use page::{Block, Page};
@@ -72,6 +75,35 @@ fn mobile() {
     check("docs/guide/mobile.md", &[]);
 }
 
+#[test]
+fn from_one_machine_to_many() {
+    let zookeeper = ZooKeeper::start(hydrant_harness::zookeeper::Options::default());
+    let redis = Redis::single(hydrant_harness::redis::Options::default());
+    let (zookeeper, redis) = match (zookeeper, redis) {
+        (Ok(zookeeper), Ok(redis)) => (zookeeper, redis),
+        (Err(missing), _) | (_, Err(missing)) => {
+            hydrant_harness::skipped(&missing.to_string());
+            return;
+        }
+    };
+    let port = |address: &str| {
+        address
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok())
+    };
+    let port = |addresses: Vec<String>| port(&addresses[0]).expect("an address has a port");
+    let given = [
+        (2181, port(zookeeper.addresses())),
+        (6379, port(redis.addresses())),
+    ];
+    check_with(
+        "docs/guide/from-one-machine-to-many.md",
+        &["python3"],
+        &given,
+    );
+}
+
 /// A guide that is not tested here, or that nobody finds, is as good as none.
 #[test]
 fn every_guide_is_tested_and_found() {
@@ -81,7 +113,7 @@ fn every_guide_is_tested_and_found() {
         let name = entry.expect("an entry").file_name();
         let path = format!("docs/guide/{}", name.to_str().expect("a plain name"));
         assert!(readme.contains(&format!("({path})")), "{path} in README.md");
-        assert!(tests.contains(&format!("check(\"{path}\"")), "{path} here");
+        assert!(tests.contains(&format!("\"{path}\"")), "{path} here");
     }
 }
 
@@ -117,6 +149,11 @@ fn are_built() -> bool {
 
 /// Runs a page.
 fn check(path: &str, needed: &[&str]) {
+    check_with(path, needed, &[]);
+}
+
+/// Runs a page with servers that stand for those on the ports that it names.
+fn check_with(path: &str, needed: &[&str], given: &[(u16, u16)]) {
     for program in ["bash", "curl"].iter().chain(needed) {
         if !is_there(program) {
             println!("SKIPPED: {program} is not here");
@@ -128,7 +165,7 @@ fn check(path: &str, needed: &[&str]) {
         page.steps.len() > 1,
         "{path} has nothing that can be tested"
     );
-    let mut desk = Desk::new(root());
+    let mut desk = Desk::new(root(), given);
     for step in &page.steps {
         let outcome = match &step.block {
             Block::File(file) => desk.write(file),

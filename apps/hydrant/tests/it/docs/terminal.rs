@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The same in the long form, which builds.
 const LONG_PATIENCE: Duration = Duration::from_secs(1800);
 
+/// The ports that pages speak of: public, local and peer of up to three nodes.
+const PORTS: [u16; 9] = [8080, 8081, 8082, 8180, 8181, 8182, 8280, 8281, 8282];
+
 /// The programs that the guides build.
 pub const BINARIES: [&str; 3] = ["greeter", "welcome", "prices"];
 
@@ -43,7 +46,7 @@ pub fn binary(name: &str) -> PathBuf {
 
 pub struct Desk {
     folder: TempDir,
-    ports: [u16; 2],
+    ports: Ports,
     shell: Child,
     input: ChildStdin,
     /// The terminals in the background, and what they print.
@@ -52,16 +55,17 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// A new folder and a terminal in it. The reader has the repository beside it, as `hydrant`.
-    pub fn new(root: PathBuf) -> Self {
+    /// A new folder and a terminal in it. The reader has the repository beside it, as `hydrant`, and
+    /// servers that run, `given` as pairs of the port that the page names and the one they have.
+    pub fn new(root: PathBuf, given: &[(u16, u16)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let ports = free_ports();
+        let ports = Ports::new(given);
         let tools = folder.path().join(".bin");
         fs::create_dir(&tools).expect("a folder for tools");
         symlink(&root, folder.path().join("hydrant")).expect("a link");
         // At a terminal curl shows no progress either.
         fs::write(folder.path().join(".curlrc"), "silent\nshow-error\n").expect("a file");
-        tool(&tools.join("hydrant"), &hydrant_tool(ports));
+        tool(&tools.join("hydrant"), &hydrant_tool(&ports));
         tool(&tools.join("cargo"), &cargo_tool(&root));
         let mut shell = bash(folder.path())
             .stdin(Stdio::piped())
@@ -82,7 +86,7 @@ impl Desk {
 
     /// Writes a file, in the folder where the terminal is.
     pub fn write(&mut self, file: &page::File) -> Result<(), String> {
-        let text = self.with_own_ports(&file.text);
+        let text = self.ports.own(&file.text);
         let source = self.file("source");
         let text = if file.append {
             format!("\n{text}")
@@ -133,7 +137,7 @@ impl Desk {
         let (shown, unfinished) = (output.display(), self.file("unfinished"));
         let script = format!(
             "{{\n{}\n}} >{shown} 2>&1 </dev/null\necho $? >{new} && mv {new} {}\n",
-            self.with_own_ports(script),
+            self.ports.own(script),
             status.display(),
             new = unfinished.display()
         );
@@ -161,7 +165,7 @@ impl Desk {
         let file = File::create(&output).expect("a file for the output");
         let errors = file.try_clone().expect("a second handle");
         let shell = bash(self.folder.path())
-            .args(["-c", &self.with_own_ports(&run.script)])
+            .args(["-c", &self.ports.own(&run.script)])
             .current_dir(folder.trim_end())
             .stdin(Stdio::null())
             .stdout(file)
@@ -188,13 +192,7 @@ impl Desk {
     fn printed(&self, path: &Path) -> String {
         let text = fs::read(path).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
-        let [public, local] = self.ports.map(|port| format!(":{port}"));
-        text.replace(&public, ":8080").replace(&local, ":8081")
-    }
-
-    fn with_own_ports(&self, text: &str) -> String {
-        let [public, local] = self.ports.map(|port| format!(":{port}"));
-        text.replace(":8080", &public).replace(":8081", &local)
+        self.ports.of_the_page(&text)
     }
 }
 
@@ -250,9 +248,9 @@ fn bash(folder: &Path) -> Command {
 }
 
 /// `hydrant`, on the page's own ports.
-fn hydrant_tool(ports: [u16; 2]) -> String {
+fn hydrant_tool(ports: &Ports) -> String {
     let program = env!("CARGO_BIN_EXE_hydrant");
-    let [public, local] = ports.map(|port| format!("127.0.0.1:{port}"));
+    let [public, local] = [":8080", ":8081"].map(|port| format!("127.0.0.1{}", ports.own(port)));
     format!(
         "if [ \"$1\" = up ]; then\n  shift\n  \
          exec {program} up --public {public} --local {local} \"$@\"\nfi\nexec {program} \"$@\"\n"
@@ -289,17 +287,59 @@ fn tool(path: &Path, script: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it can be made to run");
 }
 
-/// Two ports that nobody uses, below those that the system gives to whoever asks for any: so that
-/// nobody takes them until the node does, and while it is started again.
-fn free_ports() -> [u16; 2] {
+/// The ports that stand for those of a page.
+struct Ports(Vec<(u16, u16)>);
+
+impl Ports {
+    fn new(given: &[(u16, u16)]) -> Self {
+        let own = PORTS.map(|named| (named, free_port()));
+        Self(given.iter().copied().chain(own).collect())
+    }
+
+    /// The text with these ports instead of the page's.
+    fn own(&self, text: &str) -> String {
+        replace_ports(text, |port| Self::other(&self.0, port, |pair| pair))
+    }
+
+    /// The text with the page's ports instead of these.
+    fn of_the_page(&self, text: &str) -> String {
+        replace_ports(text, |port| {
+            Self::other(&self.0, port, |(named, own)| (own, named))
+        })
+    }
+
+    fn other(pairs: &[(u16, u16)], port: u16, turn: fn((u16, u16)) -> (u16, u16)) -> Option<u16> {
+        let mut pairs = pairs.iter().copied().map(turn);
+        pairs.find(|(from, _)| *from == port).map(|(_, to)| to)
+    }
+}
+
+/// Replaces whole numbers behind colons, all at once: what stands for one port may be another.
+fn replace_ports(text: &str, other: impl Fn(u16) -> Option<u16>) -> String {
+    let mut parts = text.split(':');
+    let mut replaced = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(part.len());
+        let (digits, rest) = part.split_at(end);
+        let port = digits.parse().ok().and_then(&other);
+        let digits = port.map_or_else(|| digits.to_owned(), |port| port.to_string());
+        replaced += &format!(":{digits}{rest}");
+    }
+    replaced
+}
+
+/// A port that nobody uses, below those that the system gives to whoever asks for any: so that
+/// nobody takes it until the node does, and while it is started again.
+fn free_port() -> u16 {
     static ASKED: AtomicU16 = AtomicU16::new(0);
     let begin = std::process::id() as u16;
-    let next = || loop {
+    loop {
         let at = begin.wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
         let port = 12_000 + at.wrapping_mul(7919) % 18_000;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
-    };
-    [next(), next()]
+    }
 }
