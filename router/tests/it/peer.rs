@@ -10,7 +10,7 @@ use hydrant_router::Limits;
 
 use crate::fleet::{Fleet, Node, errors, on, publish, token};
 use crate::hostile;
-use crate::raw::{Backend, PATIENCE, Wire, instance, ok, refusing};
+use crate::raw::{Backend, PATIENCE, Wire, instance, ok, pause, refusing};
 
 fn post(body: &[u8]) -> Vec<u8> {
     let head = format!(
@@ -188,7 +188,7 @@ fn a_long_body_is_not_lost_at_an_instance_that_refuses_on_its_server() {
                 answer.head
             );
             sending.join().unwrap();
-            std::thread::sleep(Duration::from_millis(30));
+            pause(Duration::from_millis(30));
         }
         let stats = fleet.node("one").router.stats(&"api/t".parse().unwrap());
         let refusals: u64 = stats.iter().map(|stats| errors(stats, "connect")).sum();
@@ -413,7 +413,7 @@ fn requests_under_way_at_a_server_that_dies_are_repeated() {
     for mut fleet in Fleet::both(&["one", "two", "three"]) {
         let slow = || {
             Backend::answering(|_| {
-                std::thread::sleep(Duration::from_millis(100));
+                pause(Duration::from_millis(100));
                 ok(b"here")
             })
         };
@@ -431,7 +431,7 @@ fn requests_under_way_at_a_server_that_dies_are_repeated() {
         let start = Instant::now();
         while there.requests() < 20 {
             assert!(start.elapsed() < PATIENCE, "nothing reaches the server");
-            std::thread::sleep(Duration::from_millis(1));
+            pause(Duration::from_millis(1));
         }
         fleet.kill("two");
         let statuses = clients.into_iter().map(|client| client.join().unwrap());
@@ -478,7 +478,7 @@ fn a_node_that_comes_back_is_noticed() {
     let start = Instant::now();
     while client.get("/api/t/a").status() != 200 {
         assert!(start.elapsed() < PATIENCE, "it never came back");
-        std::thread::sleep(Duration::from_millis(5));
+        pause(Duration::from_millis(5));
     }
     println!(
         "routed again {:?} after the node came back",

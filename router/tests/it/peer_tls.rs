@@ -8,7 +8,7 @@ use hydrant_contracts::TokenKey;
 use hydrant_router::{Config, Limits, PeerConfig, PeerTls, Router, StartError};
 
 use crate::fleet::{Authority, Fleet, Node, errors, on};
-use crate::raw::{Backend, PATIENCE, SECRET, Wire};
+use crate::raw::{Backend, PATIENCE, SECRET, Wire, pause};
 
 fn fleet(tls: impl Fn(&str) -> PeerTls) -> Fleet {
     Fleet::with(&["one", "two"], |name| Some(tls(name)), Limits::default())
@@ -64,6 +64,37 @@ fn who_is_not_of_the_fleet_is_not_let_in() {
         }
         assert_eq!(backend.requests(), 0, "{name}");
     }
+}
+
+/// What a node does not let in, it has not read: any request may go to another.
+#[test]
+fn a_request_that_is_not_let_in_goes_to_another_node() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let one = ours.issue("one");
+    fs::write(&one.ca, [&*ours.pem, &theirs.pem].concat()).unwrap();
+    let start = |name: &str, tls: PeerTls| Node::start(name, Some(tls), Limits::default());
+    let fleet = Fleet {
+        nodes: vec![
+            start("one", one),
+            start("two", theirs.issue("two")),
+            start("three", ours.issue("three")),
+        ],
+    };
+    let backend = Backend::echo();
+    fleet.publish(&[
+        on("two", "t-1", backend.address),
+        on("two", "t-2", backend.address),
+        on("three", "t-3", backend.address),
+    ]);
+    let mut client = fleet.node("one").public();
+    for _ in 0..20 {
+        client.send("POST /api/t/a HTTP/1.1\r\nhost: test\r\ncontent-length: 1\r\n\r\nx");
+        let answer = client.answer();
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+    }
+    let stats = fleet.node("one").router.stats(&"api/t".parse().unwrap());
+    let refused: u64 = stats.iter().map(|stats| errors(stats, "peer")).sum();
+    assert!(refused >= 1 && backend.requests() == 20, "{stats:?}");
 }
 
 /// Clear text, and a client without a certificate, get no answer of HTTP.
@@ -147,7 +178,7 @@ fn certificates_and_authorities_are_replaced_without_a_restart() {
             let answer = client.get("/api/t/a");
             assert_eq!(answer.status(), 200, "{when}: {}", answer.text());
             count += 1;
-            std::thread::sleep(Duration::from_millis(20));
+            pause(Duration::from_millis(20));
         }
         println!("{when}: {count} requests");
     };
@@ -261,7 +292,7 @@ fn a_frozen_node_is_passed_over_until_it_answers() {
     for _ in 0..40 {
         client.send("POST /api/t/a HTTP/1.1\r\nhost: test\r\ncontent-length: 1\r\n\r\nx");
         assert_eq!(client.answer().status(), 200);
-        std::thread::sleep(Duration::from_millis(30));
+        pause(Duration::from_millis(30));
     }
     let stats = fleet.node("one").router.stats(&"api/t".parse().unwrap());
     let errors: u64 = stats.iter().map(|stats| errors(stats, "peer")).sum();

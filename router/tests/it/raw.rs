@@ -278,6 +278,12 @@ pub fn ok(body: &[u8]) -> Vec<u8> {
     answer
 }
 
+/// Lets time pass, on a thread that serves nothing else.
+#[expect(clippy::disallowed_methods, reason = "no event loop runs here")]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// An address that refuses connections.
 pub fn refusing() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
