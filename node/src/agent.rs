@@ -34,6 +34,9 @@ use crate::traffic::Traffic;
 /// How long the tasks may take to give up what they hold.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long coordination may take to end the session. When it is away, it does that by itself.
+const CLOSE_WITHIN: Duration = Duration::from_millis(700);
+
 /// What an agent is built of.
 pub struct Parts {
     /// The name of this server in the fleet.
@@ -109,7 +112,12 @@ impl Agent {
         if !self.shutdown.finished(STOP_WITHIN).await {
             tracing::warn!("some streams of the local API did not end in time");
         }
-        self.presence.close().await;
+        let closed = tokio::time::timeout(CLOSE_WITHIN, self.presence.close()).await;
+        if closed.is_err() {
+            tracing::warn!(
+                "coordination does not answer; it ends the session when its time is over"
+            );
+        }
     }
 
     fn new(parts: &Parts, presence: Presence, listener: &TcpListener) -> Result<Self, StartError> {

@@ -114,7 +114,9 @@ impl Session for Client {
     }
 
     async fn close(&self) {
-        self.0.session.close().await;
+        if self.0.mood.pass().await.is_ok() {
+            self.0.session.close().await;
+        }
     }
 }
 
