@@ -331,6 +331,24 @@ cpu = "50%"
     }
 
     #[test]
+    fn the_reference_shows_files_that_can_be_read() {
+        let page = include_str!("../../../docs/configuration.md");
+        let blocks: Vec<&str> = page
+            .split("```toml\n")
+            .skip(1)
+            .filter_map(|rest| rest.split("```").next())
+            .collect();
+        let [node, fleet, zookeeper, redis] = blocks[..] else {
+            panic!("{} blocks", blocks.len());
+        };
+        assert!(parse(node).unwrap().fleet.is_none());
+        let fleet = fleet.split("[coordination]").next().unwrap();
+        let file = parse(&format!("{fleet}{zookeeper}{redis}")).unwrap();
+        assert!(file.fleet.unwrap().tls());
+        assert!(file.coordination.is_shared() && file.state.is_shared());
+    }
+
+    #[test]
     fn relative_paths_begin_where_the_file_lies() {
         let path = Path::new("/etc/hydrant/h.toml");
         let text = FILES

@@ -95,8 +95,7 @@ fn rotated(dir: &Path, certificate: &Certificate, output: &Output) -> Result<()>
     }
     output.text(&format!(
         "A new authority signs in {dir}; it ends on {end}. The old one is believed until it is retired.\n\
-         Next, for one server after the other: `hydrant ca issue SERVER --overwrite`, put the folder there, \
-         start the node again.\n\
+         Next, for one server after the other: `hydrant ca issue SERVER --overwrite`, and put the folder there.\n\
          When all have theirs: `hydrant ca retire`.\n",
         dir = dir.display(),
         end = day(certificate.not_after),
@@ -110,8 +109,7 @@ fn retired(dir: &Path, retired: &[Certificate], output: &Output) -> Result<()> {
     }
     output.text(&format!(
         "The old authority is not in {dir}/ca.pem any more.\n\
-         Put that file into the credentials folder of each server, and start its node again: until then \
-         it believes the old one.\n",
+         Put that file into the credentials folder of each server: until then it believes the old one.\n",
         dir = dir.display(),
     ))
 }
