@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::try_join;
 use hydrant_ports::{Change, Entry, ErrorKind, Key, Prefix, WatchSender};
 use tokio::sync::{mpsc, oneshot};
 use zookeeper_client::{AddWatchMode, EventType, PersistentWatcher, SessionState, WatchedEvent};
@@ -249,9 +250,10 @@ impl Image {
         let (leaves, directories): (Vec<_>, Vec<_>) = self.dirty.iter().partition(is_leaf);
         let leaves: Vec<String> = leaves.into_iter().cloned().collect();
         let directories: Vec<String> = directories.into_iter().cloned().collect();
-        // The marks first: what changes after that is told again.
-        let marks = read::marks(link, directories).await?;
-        let found = read::leaves(link, leaves).await?;
+        // In any order: whatever a mark covers was told before the mark came, so it is among what is
+        // read here or next.
+        let marks = read::marks(link, directories);
+        let (marks, found) = try_join(marks, read::leaves(link, leaves)).await?;
         self.dirty.clear();
         for (path, mark) in marks {
             match mark {

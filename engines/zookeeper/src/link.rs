@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hydrant_ports::coordination::SessionState;
 use hydrant_runtime::Backoff;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use zookeeper_client::{
     Acls, Client, Connector, CreateMode, Error as ZkError, MultiReadResult, MultiWriteError,
@@ -86,6 +86,8 @@ pub(crate) struct Link {
     ttl: Duration,
     id: i64,
     slots: Semaphore,
+    /// Held by who looks at a key and then writes it.
+    turn: Semaphore,
     dialer: Arc<Dialer>,
 }
 
@@ -97,6 +99,7 @@ impl Link {
             ttl: client.session_timeout(),
             id: client.session_id().0,
             slots: Semaphore::new(dialer.in_flight),
+            turn: Semaphore::new(1),
             client: Mutex::new(Some(client)),
             dialer,
         });
@@ -232,6 +235,15 @@ impl Link {
                 answer => return Ok(answer),
             }
         }
+    }
+
+    /// Waits until no other task of this session looks at a key to write it.
+    pub(crate) async fn turn(&self, deadline: Instant) -> Result<SemaphorePermit<'_>> {
+        let turn = timeout_at(deadline, self.turn.acquire()).await;
+        let turn = turn.map_err(|_| {
+            unavailable("a write did not come to its turn: ZooKeeper is slow, or much is written")
+        })?;
+        turn.map_err(|_| closed())
     }
 
     fn count(&self, reads: usize) {

@@ -25,7 +25,7 @@ pub(crate) enum Writer<'a> {
 /// What a directory holds. Only that it was set matters.
 const TOUCH: &[u8] = b"";
 
-/// A directory that others write to all the time is tried so often, with a wait in between.
+/// A directory that other sessions write to all the time is tried so often, with a wait in between.
 const ATTEMPTS: u32 = 200;
 
 /// What to do with a leaf as it was found.
@@ -33,8 +33,6 @@ enum Step {
     Create,
     /// At this version.
     Set(i32),
-    /// The same for a leaf of the session itself.
-    Own(i32),
     /// Delete it at this version and create it anew.
     Replace(i32),
 }
@@ -58,15 +56,17 @@ pub(crate) async fn put(
         (Writer::Owner(_), Expect::Any | Expect::Absent) => Some((Step::Create, None)),
         _ => None,
     };
+    let mut turn = None;
     for attempt in 0..ATTEMPTS {
         let (what, directory) = match step.take() {
             Some(step) => step,
             None => {
+                // Those of one session do not get in each other's way.
+                if turn.is_none() {
+                    turn = Some(link.turn(deadline).await?);
+                }
                 let (directory, found) = link.place(place, deadline).await?;
                 let what = decide(link, key, place, writer, expect, found)?;
-                // Nobody but the session itself writes over what is its own.
-                let is_own = matches!(what, Step::Own(_)) && expect == Expect::Any;
-                let directory = directory.filter(|_| !is_own);
                 (what, directory.map(|directory| directory.version))
             }
         };
@@ -79,7 +79,7 @@ pub(crate) async fn put(
                 Operation::Create(leaf, &data, mode),
                 Operation::Set(above, TOUCH, None),
             ],
-            Step::Set(version) | Step::Own(version) => vec![
+            Step::Set(version) => vec![
                 Operation::Set(above, TOUCH, directory),
                 Operation::Set(leaf, &data, Some(version)),
             ],
@@ -115,9 +115,11 @@ pub(crate) async fn delete(
             directory: above,
             leaf,
         } = place;
+        let mut _turn = None;
         let (directory, version) = match expect {
             Expect::Any => (None, None),
             _ => {
+                _turn = Some(link.turn(deadline).await?);
                 let (directory, found) = link.place(place, deadline).await?;
                 check(key, expect, found.as_ref())?;
                 let Some((_, stat)) = found else {
@@ -162,7 +164,7 @@ fn decide(
         Writer::Kept if is_ephemeral => Err(conflict(key, "is a key of a session")),
         Writer::Kept => Ok(Step::Set(stat.version)),
         Writer::Owner(_) if !is_ephemeral => Err(conflict(key, "is a kept key")),
-        Writer::Owner(_) if stat.ephemeral_owner == link.id() => Ok(Step::Own(stat.version)),
+        Writer::Owner(_) if stat.ephemeral_owner == link.id() => Ok(Step::Set(stat.version)),
         Writer::Owner(owner) => {
             let (theirs, _) = leaf::decode(data)
                 .ok_or_else(|| corrupt(&place.leaf, "does not hold what a key holds"))?;
