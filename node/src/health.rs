@@ -46,7 +46,6 @@ impl Health {
     /// node is healthy when its engines are.
     pub(crate) async fn read(&self) -> proto::HealthResponse {
         let engines = self.check_engines().await;
-        let view = self.table.view();
         proto::HealthResponse {
             server: self.server.clone(),
             zone: self.zone.clone(),
@@ -60,6 +59,17 @@ impl Health {
                 .iter()
                 .map(|i| (&**i).into())
                 .collect(),
+            servers: self.servers().servers,
+            ..Default::default()
+        }
+    }
+
+    /// The servers of the fleet; asks no engine.
+    pub(crate) fn servers(&self) -> proto::ServersResponse {
+        let view = self.table.view();
+        proto::ServersResponse {
+            server: self.server.clone(),
+            zone: self.zone.clone(),
             servers: view
                 .servers
                 .iter()

@@ -149,6 +149,9 @@ fn candidate(candidate: explain::Candidate) -> proto::Candidate {
         load: candidate.load,
         in_flight: saturated(candidate.in_flight),
         latency_us: candidate.latency_us,
+        server: candidate.server,
+        zone: candidate.zone,
+        nearness: candidate.nearness.into(),
         ..Default::default()
     }
 }

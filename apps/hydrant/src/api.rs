@@ -19,6 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_ANSWER: usize = 64 << 20;
 
 /// A node that answers.
+#[derive(Clone)]
 pub(crate) struct Api {
     url: String,
     token: Option<String>,
@@ -52,6 +53,15 @@ impl Api {
         api.reach(folder.as_deref().filter(|_| global.url.is_none()))
             .await?;
         Ok(api)
+    }
+
+    /// The node of another server of its fleet, asked through this one.
+    pub(crate) fn of_server(&self, server: &str) -> Self {
+        let config = self.config.clone();
+        Self {
+            config: config.with_default_header(header::SERVER, server),
+            ..self.clone()
+        }
     }
 
     /// The node at `local`, which was started just now by this process.

@@ -63,7 +63,7 @@ pub(crate) enum Command {
     /// Show how a request would be routed, without sending it
     Explain(ExplainArgs),
     /// Show whether the node, its engines and its services are well
-    Health,
+    Health(HealthArgs),
     /// Print what services print
     Logs(LogsArgs),
     /// Change how many processes a supervised service has
@@ -121,11 +121,27 @@ pub(crate) struct CallArgs {
     pub(crate) timeout: hydrant_runtime::Duration,
 }
 
+/// Which of the fleet's servers are asked.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ServerArg {
+    /// Of this server alone [default: of every server of the fleet]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Option<hydrant_contracts::ServerName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArg,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Of services or instances, as `mobile`, `api/*`, `mobile-7f*` [default: all]
     #[arg(value_name = "PATTERN", default_value = "", hide_default_value = true)]
     pub(crate) pattern: String,
+    #[command(flatten)]
+    pub(crate) server: ServerArg,
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +149,8 @@ pub(crate) struct StatsArgs {
     /// An instance or the beginning of its id, or a pattern as `list` takes it [default: all]
     #[arg(value_name = "INSTANCE", default_value = "", hide_default_value = true)]
     pub(crate) pattern: String,
+    #[command(flatten)]
+    pub(crate) server: ServerArg,
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +171,9 @@ pub(crate) struct ExplainArgs {
     /// As if it came in on the public listener
     #[arg(long)]
     pub(crate) public: bool,
+    /// As the router of this server has it [default: of the node that is asked]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Option<hydrant_contracts::ServerName>,
 }
 
 #[derive(Debug, Args)]
@@ -172,6 +193,8 @@ pub(crate) struct LogsArgs {
         value_parser = clap::value_parser!(u32).range(1..=100_000)
     )]
     pub(crate) tail: u32,
+    #[command(flatten)]
+    pub(crate) server: ServerArg,
 }
 
 #[derive(Debug, Args)]

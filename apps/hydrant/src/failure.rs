@@ -47,7 +47,8 @@ impl Failure {
     }
 }
 
-fn error_json(error: &Error) -> serde_json::Value {
+/// The error as `--json` shows it.
+pub(crate) fn error_json(error: &Error) -> serde_json::Value {
     json!({"error": {
         "code": error.code.as_str(),
         "reason": error.reason,

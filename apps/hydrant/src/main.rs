@@ -10,6 +10,7 @@ mod data;
 mod failure;
 mod fleet;
 mod output;
+mod servers;
 
 use std::process::ExitCode;
 

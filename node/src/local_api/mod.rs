@@ -132,6 +132,7 @@ pub(crate) fn methods() -> Vec<Method> {
         proto::STATE_LIST_SPEC,
         proto::STATE_WATCH_SPEC,
         proto::NODE_HEALTH_SPEC,
+        proto::NODE_SERVERS_SPEC,
         proto::NODE_STATS_SPEC,
         proto::NODE_EXPLAIN_SPEC,
         proto::NODE_LOGS_SPEC,

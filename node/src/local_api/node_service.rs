@@ -21,6 +21,15 @@ impl proto::Node for LocalApi {
         Response::ok(self.health.read().await)
     }
 
+    async fn servers(
+        &self,
+        context: RequestContext,
+        _: ServiceRequest<'_, proto::ServersRequest>,
+    ) -> ServiceResult<proto::ServersResponse> {
+        self.identify(&context)?;
+        Response::ok(self.health.servers())
+    }
+
     async fn stats(
         &self,
         context: RequestContext,

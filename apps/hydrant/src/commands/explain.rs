@@ -9,7 +9,10 @@ use crate::output::{Output, Style, Table, micros, plain, printable};
 /// Shows how a request would be routed.
 pub(crate) async fn run(global: &Global, args: &ExplainArgs, output: &Output) -> Result<()> {
     let request = request(args)?;
-    let api = Api::connect(global).await?;
+    let mut api = Api::connect(global).await?;
+    if let Some(server) = &args.server {
+        api = api.of_server(server.as_str());
+    }
     let explained = api.node().explain(request).await?.into_owned();
     if output.json {
         return output.json(&document(&explained));
@@ -90,7 +93,7 @@ fn candidates(explained: &proto::ExplainResponse) -> Table {
     for candidate in &explained.candidates {
         table.row([
             plain(&candidate.instance),
-            plain(&candidate.address),
+            plain(place(candidate)),
             plain(&candidate.version),
             plain(format!("{:.1}", candidate.load)),
             plain(candidate.in_flight),
@@ -99,6 +102,14 @@ fn candidates(explained: &proto::ExplainResponse) -> Table {
         ]);
     }
     table
+}
+
+/// Where it is reached: at its address, or through the node of its server.
+fn place(candidate: &proto::Candidate) -> String {
+    match candidate.nearness.as_str() {
+        "" | "this server" => candidate.address.clone(),
+        nearness => format!("{} ({nearness})", candidate.server),
+    }
 }
 
 fn verdict(candidate: &proto::Candidate, chosen: &str) -> (String, Style) {
@@ -117,6 +128,9 @@ fn document(explained: &proto::ExplainResponse) -> Value {
         json!({
             "instance": candidate.instance,
             "address": candidate.address,
+            "server": candidate.server,
+            "zone": some(&candidate.zone),
+            "nearness": candidate.nearness,
             "version": candidate.version,
             "excluded": some(&candidate.excluded),
             "load": candidate.load,

@@ -7,34 +7,47 @@ use crate::api::Api;
 use crate::cli::{Global, ListArgs};
 use crate::commands::supervised;
 use crate::failure::Result;
-use crate::output::{Output, Style, Table, age, plain, printable, time};
+use crate::output::{Output, Style, Table, age, plain, time};
+use crate::servers::{Servers, Unheard, print_notes};
 
 /// Lists instances.
 pub(crate) async fn run(global: &Global, args: &ListArgs, output: &Output) -> Result<()> {
     let api = Api::connect(global).await?;
-    let instances = discover(&api, &args.pattern).await?;
+    let servers = Servers::of(&api, &args.server).await?;
+    // Every node knows the instances of all.
+    let mut instances = discover(&api, &args.pattern).await?;
+    if let Some(only) = &args.server.server {
+        instances.retain(|instance| instance.server == only.as_str());
+    }
     if output.json {
         let instances: Vec<Shown> = instances.iter().map(Shown::from).collect();
         return output.json(&json!({ "instances": instances }));
     }
     output.table(&table(&instances, Clock::system().unix_ms()))?;
-    let health = api.node().health(proto::HealthRequest::default()).await?;
     let pattern = args.pattern.parse().unwrap_or_default();
-    let notes = details(&instances).chain(supervised::troubles(
-        &health.into_owned().services,
-        &pattern,
-    ));
-    print_notes(notes, output)
+    let answers = servers.ask(health).await;
+    let notes = answers.into_iter().flat_map(|answer| match answer.outcome {
+        Ok(health) => supervised::troubles(&health.services, &pattern)
+            .into_iter()
+            .map(|trouble| match servers.is_one() {
+                true => trouble,
+                false => format!("on {}: {trouble}", answer.server),
+            })
+            .collect(),
+        Err(error) => vec![
+            Unheard {
+                server: answer.server,
+                error,
+            }
+            .note(),
+        ],
+    });
+    print_notes(details(&instances).chain(notes), output)
 }
 
-/// Prints what people should know beside a table.
-pub(crate) fn print_notes(notes: impl Iterator<Item = String>, output: &Output) -> Result<()> {
-    for (number, note) in notes.enumerate() {
-        let space = if number == 0 { "\n" } else { "" };
-        let note = output.paint(Style::Bad, &printable(&note));
-        output.text(&format!("{space}{note}\n"))?;
-    }
-    Ok(())
+async fn health(api: &Api) -> Result<proto::HealthResponse> {
+    let health = api.node().health(proto::HealthRequest::default()).await?;
+    Ok(health.into_owned())
 }
 
 /// The instances that the pattern means, by service and then by id.

@@ -34,7 +34,7 @@ pub(crate) async fn dispatch(cli: Cli, output: &Output) -> Result<()> {
         Command::List(args) => list::run(global, &args, output).await,
         Command::Stats(args) => stats::run(global, &args, output).await,
         Command::Explain(args) => explain::run(global, &args, output).await,
-        Command::Health => health::run(global, output).await,
+        Command::Health(args) => health::run(global, &args, output).await,
         Command::Logs(args) => logs::run(global, &args, output).await,
         Command::Scale(args) => scale::run(global, &args, output).await,
         Command::Token(args) => token::run(global, &args, output).await,

@@ -8,27 +8,114 @@ use crate::api::Api;
 use crate::cli::{Global, StatsArgs};
 use crate::failure::Result;
 use crate::output::{Output, Table, micros, plain, printable, size};
+use crate::servers::{self, Servers, Unheard, print_notes};
 
-/// Shows what the router counted.
+/// Shows what the routers of the fleet counted.
 pub(crate) async fn run(global: &Global, args: &StatsArgs, output: &Output) -> Result<()> {
     let api = Api::connect(global).await?;
-    let request = proto::StatsRequest {
-        pattern: args.pattern.clone(),
-        ..Default::default()
-    };
-    let mut instances = api.node().stats(request).await?.into_owned().instances;
-    instances.sort_by(|a, b| (&a.service, &a.instance).cmp(&(&b.service, &b.instance)));
+    let servers = Servers::of(&api, &args.server).await?;
+    let answers = servers.ask(|api| counted(api, &args.pattern)).await;
+    let (counted, unheard) = servers::heard(answers)?;
+    let instances = Summed::of(counted);
     if instances.is_empty() && !args.pattern.is_empty() {
         return Err(no_such_instance(&args.pattern).into());
     }
-    match instances.as_slice() {
-        all if output.json => {
-            let all: Vec<Shown> = all.iter().map(Shown::from).collect();
-            output.json(&json!({ "instances": all }))
-        }
-        [one] => page(one, output),
-        all => output.table(&table(all)),
+    if output.json {
+        let all: Vec<Shown> = instances.iter().map(Shown::from).collect();
+        let unheard = servers::shown(&unheard);
+        return output.json(&json!({ "instances": all, "unanswered": unheard }));
     }
+    match instances.as_slice() {
+        [one] => page(one, output)?,
+        all => output.table(&table(all))?,
+    }
+    print_notes(unheard.iter().map(Unheard::note), output)
+}
+
+async fn counted(api: &Api, pattern: &str) -> Result<Vec<proto::InstanceStats>> {
+    let request = proto::StatsRequest {
+        pattern: pattern.into(),
+        ..Default::default()
+    };
+    Ok(api.node().stats(request).await?.into_owned().instances)
+}
+
+/// An instance as all routers together saw it. Counts are sums; of latencies, which can't be
+/// added, the largest is shown.
+struct Summed {
+    all: proto::InstanceStats,
+    /// What each router counted that counted anything, by its server.
+    by_server: Vec<(String, proto::InstanceStats)>,
+}
+
+impl Summed {
+    /// By service and then by instance.
+    fn of(counted: Vec<(String, Vec<proto::InstanceStats>)>) -> Vec<Self> {
+        let mut instances: BTreeMap<_, Self> = BTreeMap::new();
+        for (server, counted) in counted {
+            for stats in counted {
+                let key = (stats.service.clone(), stats.instance.clone());
+                let summed = instances
+                    .entry(key)
+                    .or_insert_with(|| Self::nothing(&stats));
+                add(&mut summed.all, &stats);
+                if stats.requests > 0 {
+                    summed.by_server.push((server.clone(), stats));
+                }
+            }
+        }
+        instances.into_values().collect()
+    }
+
+    fn nothing(of: &proto::InstanceStats) -> Self {
+        let all = proto::InstanceStats {
+            instance: of.instance.clone(),
+            service: of.service.clone(),
+            tier: of.tier,
+            ..Default::default()
+        };
+        Self {
+            all,
+            by_server: Vec::new(),
+        }
+    }
+}
+
+fn add(sum: &mut proto::InstanceStats, stats: &proto::InstanceStats) {
+    sum.requests += stats.requests;
+    sum.requests_per_second += stats.requests_per_second;
+    sum.in_flight = sum.in_flight.saturating_add(stats.in_flight);
+    for (kind, count) in &stats.errors {
+        *sum.errors.entry(kind.clone()).or_default() += count;
+    }
+    sum.p50_us = sum.p50_us.max(stats.p50_us);
+    sum.p90_us = sum.p90_us.max(stats.p90_us);
+    sum.p99_us = sum.p99_us.max(stats.p99_us);
+    sum.bytes_in += stats.bytes_in;
+    sum.bytes_out += stats.bytes_out;
+    sum.retries += stats.retries;
+    sum.ejections += stats.ejections;
+    sum.ejected |= stats.ejected;
+    for endpoint in &stats.endpoints {
+        add_endpoint(&mut sum.endpoints, endpoint);
+    }
+}
+
+fn add_endpoint(sums: &mut Vec<proto::EndpointStats>, stats: &proto::EndpointStats) {
+    let at = sums.partition_point(|sum| sum.endpoint < stats.endpoint);
+    if sums
+        .get(at)
+        .is_none_or(|sum| sum.endpoint != stats.endpoint)
+    {
+        sums.insert(at, stats.clone());
+        return;
+    }
+    let sum = &mut sums[at];
+    sum.requests += stats.requests;
+    sum.errors += stats.errors;
+    sum.p50_us = sum.p50_us.max(stats.p50_us);
+    sum.p90_us = sum.p90_us.max(stats.p90_us);
+    sum.p99_us = sum.p99_us.max(stats.p99_us);
 }
 
 fn no_such_instance(pattern: &str) -> Error {
@@ -37,7 +124,7 @@ fn no_such_instance(pattern: &str) -> Error {
         .mend("see which there are: `hydrant list`")
 }
 
-fn table(instances: &[proto::InstanceStats]) -> Table {
+fn table(instances: &[Summed]) -> Table {
     let columns = &[
         "INSTANCE",
         "SERVICE",
@@ -53,7 +140,7 @@ fn table(instances: &[proto::InstanceStats]) -> Table {
         "EJECTIONS",
     ];
     let mut table = Table::new(columns).numbers_from(3);
-    for stats in instances {
+    for Summed { all: stats, .. } in instances {
         table.row([
             plain(&stats.instance),
             plain(&stats.service),
@@ -80,7 +167,8 @@ fn tier(stats: &proto::InstanceStats) -> &'static str {
     tier.map_or("", |tier| tier.as_str())
 }
 
-fn page(stats: &proto::InstanceStats, output: &Output) -> Result<()> {
+fn page(summed: &Summed, output: &Output) -> Result<()> {
+    let stats = &summed.all;
     let lines = [
         format!("{} of {}/{}", stats.instance, tier(stats), stats.service),
         format!(
@@ -105,11 +193,43 @@ fn page(stats: &proto::InstanceStats, output: &Output) -> Result<()> {
     for line in lines {
         output.text(&format!("{}\n", printable(&line)))?;
     }
-    if stats.endpoints.is_empty() {
-        return Ok(());
+    if !stats.endpoints.is_empty() {
+        output.text("\n")?;
+        output.table(&endpoints(&stats.endpoints))?;
     }
-    output.text("\n")?;
-    output.table(&endpoints(&stats.endpoints))
+    if summed.by_server.len() > 1 {
+        output.text("\n")?;
+        output.table(&routers(&summed.by_server))?;
+    }
+    Ok(())
+}
+
+/// What the router of each server counted.
+fn routers(by_server: &[(String, proto::InstanceStats)]) -> Table {
+    let columns = &[
+        "ROUTER ON",
+        "REQUESTS",
+        "PER S",
+        "IN FLIGHT",
+        "ERRORS",
+        "P50",
+        "P90",
+        "P99",
+    ];
+    let mut table = Table::new(columns).numbers_from(1);
+    for (server, stats) in by_server {
+        table.row([
+            plain(server),
+            plain(stats.requests),
+            plain(format!("{:.1}", stats.requests_per_second)),
+            plain(stats.in_flight),
+            plain(stats.errors.values().sum::<u64>()),
+            plain(micros(stats.p50_us)),
+            plain(micros(stats.p90_us)),
+            plain(micros(stats.p99_us)),
+        ]);
+    }
+    table
 }
 
 fn errors(stats: &proto::InstanceStats) -> String {
@@ -149,12 +269,28 @@ fn endpoints(endpoints: &[proto::EndpointStats]) -> Table {
     table
 }
 
-/// Counts as `--json` shows them.
+/// An instance as `--json` shows it.
 #[derive(Serialize)]
 struct Shown<'a> {
     instance: &'a str,
     service: &'a str,
     tier: &'static str,
+    #[serde(flatten)]
+    counts: Counts<'a>,
+    endpoints: Vec<ShownEndpoint<'a>>,
+    by_server: Vec<ShownRouter<'a>>,
+}
+
+/// What one router counted, as `--json` shows it.
+#[derive(Serialize)]
+struct ShownRouter<'a> {
+    server: &'a str,
+    #[serde(flatten)]
+    counts: Counts<'a>,
+}
+
+#[derive(Serialize)]
+struct Counts<'a> {
     requests: u64,
     requests_per_second: f64,
     in_flight: u32,
@@ -167,7 +303,6 @@ struct Shown<'a> {
     retries: u64,
     ejections: u64,
     ejected: bool,
-    endpoints: Vec<ShownEndpoint<'a>>,
 }
 
 #[derive(Serialize)]
@@ -180,20 +315,36 @@ struct ShownEndpoint<'a> {
     p99_us: u64,
 }
 
-impl<'a> From<&'a proto::InstanceStats> for Shown<'a> {
-    fn from(stats: &'a proto::InstanceStats) -> Self {
-        let errors = stats
-            .errors
-            .iter()
-            .map(|(kind, number)| (kind.as_str(), *number));
+impl<'a> From<&'a Summed> for Shown<'a> {
+    fn from(summed: &'a Summed) -> Self {
+        let all = &summed.all;
+        let by_server = summed.by_server.iter();
         Self {
-            instance: &stats.instance,
-            service: &stats.service,
-            tier: tier(stats),
+            instance: &all.instance,
+            service: &all.service,
+            tier: tier(all),
+            counts: all.into(),
+            endpoints: all.endpoints.iter().map(ShownEndpoint::from).collect(),
+            by_server: by_server
+                .map(|(server, stats)| ShownRouter {
+                    server,
+                    counts: stats.into(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a proto::InstanceStats> for Counts<'a> {
+    fn from(stats: &'a proto::InstanceStats) -> Self {
+        let errors = stats.errors.iter();
+        Self {
             requests: stats.requests,
             requests_per_second: stats.requests_per_second,
             in_flight: stats.in_flight,
-            errors: errors.collect(),
+            errors: errors
+                .map(|(kind, count)| (kind.as_str(), *count))
+                .collect(),
             p50_us: stats.p50_us,
             p90_us: stats.p90_us,
             p99_us: stats.p99_us,
@@ -202,7 +353,6 @@ impl<'a> From<&'a proto::InstanceStats> for Shown<'a> {
             retries: stats.retries,
             ejections: stats.ejections,
             ejected: stats.ejected,
-            endpoints: stats.endpoints.iter().map(ShownEndpoint::from).collect(),
         }
     }
 }
