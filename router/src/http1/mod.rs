@@ -3,6 +3,7 @@
 
 pub mod body;
 mod connection;
+mod deliver;
 mod exchange;
 mod forward;
 pub mod head;
