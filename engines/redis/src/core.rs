@@ -366,12 +366,10 @@ impl Core {
         let is_first = history.is_none();
         let marks = self.seen.marks();
         for chunk in marks.chunks(MARKS_AT_ONCE) {
-            let marks = chunk.iter().map(|(mark, epoch)| (mark, *epoch));
-            let request = requests::raise(&place.names, marks);
-            let answer = connected.writes.ask(&request.command(true)).await;
-            answer.map_err(|error| {
-                Failure::passing(format!("can't raise marks after a fail-over: {error}"))
-            })?;
+            raise_again(&place.names, connected, chunk).await?;
+        }
+        if !is_first {
+            self.copy_marks(partition, connected).await?;
         }
         *history = Some(identity.clone());
         drop(history);
@@ -384,6 +382,37 @@ impl Core {
             );
         }
         Ok(())
+    }
+
+    /// Raises the marks that another server of a cluster has. It is asked only if it is there: what
+    /// this engine has seen itself is raised anyway.
+    async fn copy_marks(&self, partition: usize, to: &Connected) -> Result<(), Failure> {
+        let own = self.topology.master(partition);
+        let own = own.map(|server| server.address.clone());
+        let elsewhere = (0..self.partitions.len()).find_map(|other| {
+            let server = self.topology.master(other)?;
+            (Some(&server.address) != own.as_ref()).then_some((other, server))
+        });
+        let Some((other, server)) = elsewhere else {
+            return Ok(());
+        };
+        let Ok(from) = server.connected().await else {
+            return Ok(());
+        };
+        let mut cursor = "0".to_owned();
+        loop {
+            let request = requests::some_marks(self.names(other), &cursor, MARKS_AT_ONCE);
+            let Ok(answer) = from.reads.ask(&request.command(false)).await else {
+                return Ok(());
+            };
+            let (next, marks) = requests::marks(answer)
+                .map_err(|error| Failure::passing(format!("can't read marks: {error}")))?;
+            raise_again(self.names(partition), to, &marks).await?;
+            if next == "0" {
+                return Ok(());
+            }
+            cursor = next;
+        }
     }
 
     /// A server has forgotten what it had told.
@@ -482,6 +511,20 @@ impl Partition {
         let adopted = self.adopted.read();
         adopted.unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Raises marks at a server that may have lost them.
+async fn raise_again(
+    names: &Names,
+    connected: &Connected,
+    marks: &[(Key, u64)],
+) -> Result<(), Failure> {
+    let marks = marks.iter().map(|(mark, epoch)| (mark, *epoch));
+    let request = requests::raise(names, marks);
+    let answer = connected.writes.ask(&request.command(true)).await;
+    answer
+        .map(|_| ())
+        .map_err(|error| Failure::passing(format!("can't raise marks after a fail-over: {error}")))
 }
 
 fn lost(kind: Kind, error: &redis::RedisError) -> Failure {

@@ -98,7 +98,9 @@ impl Request {
 
 pub(crate) fn put(names: &Names, key: &Key, value: &[u8], options: &Put) -> Request {
     let name = key.as_str();
-    let life = options.ttl.map(|ttl| ttl.min(LONGEST).as_millis());
+    let life = options
+        .ttl
+        .map(|ttl| ttl.min(LONGEST).as_micros().div_ceil(1000));
     let life = life.map(|ms| ms.to_string()).unwrap_or_default();
     let (mark, epoch) = fence(options.under.as_ref());
     on_entry(&PUT, names, name)
@@ -177,6 +179,11 @@ pub(crate) fn sweep(names: &Names) -> Request {
 
 pub(crate) fn mark(names: &Names, mark: &Key) -> Request {
     Request::plain(&["HGET", &names.marks, mark.as_str()])
+}
+
+/// About `most` of the marks of a partition, behind a cursor; the first is "0".
+pub(crate) fn some_marks(names: &Names, cursor: &str, most: usize) -> Request {
+    Request::plain(&["HSCAN", &names.marks, cursor, "COUNT", &most.to_string()])
 }
 
 pub(crate) fn probe(names: &Names) -> Request {
@@ -308,6 +315,22 @@ pub(crate) fn under(mark: &str, epoch: &[u8]) -> Result<Option<Under>, EngineErr
     let mark = mark.parse()?;
     let epoch = number_of(epoch)?;
     Ok(Some(Under { mark, epoch }))
+}
+
+/// The next cursor, "0" at the end, and marks with their epochs.
+pub(crate) fn marks(answer: Value) -> Result<(String, Vec<(Key, u64)>), EngineError> {
+    let Value::Array(parts) = answer else {
+        return Err(corrupt("no part of the marks"));
+    };
+    let Ok([Value::BulkString(cursor), marks]) = <[Value; 2]>::try_from(parts) else {
+        return Err(corrupt("half of the marks"));
+    };
+    let mut words = texts(marks)?.into_iter();
+    let mut marks = Vec::new();
+    while let (Some(mark), Some(epoch)) = (words.next(), words.next()) {
+        marks.push((text_of(mark)?.parse()?, number_of(&epoch)?));
+    }
+    Ok((text_of(cursor)?, marks))
 }
 
 /// A number that the server may not know, which is 0 then.

@@ -191,6 +191,10 @@ async fn what_a_failover_leaves() {
     // What does not hold: a mark that no replica had confirmed is lost when nobody who has seen it
     // lives, until its holder raises it again.
     tokio::task::block_in_place(|| stage.servers.redis.restart(master));
+    let address = stage.servers.redis.addresses()[now].clone();
+    let (host, port) = address.split_once(':').unwrap();
+    // The Sentinels would tell it too, later.
+    stage.cli(master, &["REPLICAOF", host, port]).unwrap();
     until("the old master follows", async || {
         let role = stage.cli(master, &["ROLE"]).unwrap_or_default();
         role.starts_with("slave")

@@ -5,4 +5,5 @@ mod errors;
 mod failover;
 mod faults;
 mod servers;
+mod tls;
 mod watches;

@@ -23,7 +23,7 @@ pub struct Servers {
 }
 
 /// Which servers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Single,
     Sentinel,
@@ -37,6 +37,7 @@ pub type Shared = Arc<RwLock<Servers>>;
 
 /// A test's share of some servers.
 pub struct Share {
+    pub kind: Kind,
     pub servers: Shared,
     pub using: Option<OwnedRwLockReadGuard<Servers>>,
     pub config: Config,
@@ -104,6 +105,7 @@ pub async fn share(kind: Kind) -> Option<Share> {
         Ok(servers) => {
             let using = servers.clone().read_owned().await;
             Some(Share {
+                kind,
                 config: using.config(),
                 using: Some(using),
                 servers: servers.clone(),
