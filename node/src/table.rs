@@ -14,6 +14,7 @@ use hydrant_ports::{Change, Coordination, Key};
 use hydrant_router::Table as RoutingTable;
 use hydrant_runtime::{Backoff, Shutdown};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
 use crate::instances::Instances;
 use crate::servers::SERVERS;
@@ -99,8 +100,7 @@ impl Table {
 
     /// The removal of an own instance has reached coordination.
     pub(crate) fn removed_own(&self, key: &Key) {
-        self.overlay().removed(key);
-        self.overlay_changed.notify_one();
+        self.overlay().removed(key, Instant::now());
     }
 
     /// Waits until the router knows of a change of an own instance.
@@ -160,7 +160,7 @@ impl Table {
             while let Ok(change) = servers.try_recv() {
                 merged.servers(change);
             }
-            let own_change = merged.settle(&mut self.overlay());
+            let own_change = merged.settle(&mut self.overlay(), Instant::now());
             self.publish(&mut merged, own_change, traffic, node);
         }
     }

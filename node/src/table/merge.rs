@@ -1,14 +1,20 @@
 //! Coordination's keys and this node's own registrations, made into one table a change at a time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hydrant_contracts::{Instance, Server, ServerName};
 use hydrant_ports::{Change, Entry, Key};
+use tokio::time::Instant;
 
 use super::key_names;
 use crate::instances::Instances;
 use crate::servers;
+
+/// How long an own instance that has ended stays hidden after coordination has removed it: what the
+/// watch still has to tell of it is old news. Ids are never used again by another instance.
+const HIDDEN: Duration = Duration::from_secs(60);
 
 /// The servers of the fleet, by name.
 #[derive(Clone, Default)]
@@ -36,52 +42,67 @@ pub(super) struct Overlay {
     /// Keys that changed since the table was published.
     touched: BTreeSet<Key>,
     changes: u64,
+    /// Those that have ended and are removed, with the time of that, in order.
+    removed: VecDeque<(Instant, Key)>,
 }
 
 enum Own {
     Lives(Arc<Instance>),
     /// It has ended. What coordination still shows of it is old news.
-    Ended {
-        /// Coordination knows.
-        removed: bool,
-    },
+    Ended,
 }
 
 impl Overlay {
     pub(super) fn set(&mut self, key: &Key, instance: Option<Arc<Instance>>) -> u64 {
-        let own = instance.map_or(Own::Ended { removed: false }, Own::Lives);
+        let own = instance.map_or(Own::Ended, Own::Lives);
         self.instances.insert(key.clone(), own);
         self.touched.insert(key.clone());
         self.changes += 1;
         self.changes
     }
 
-    pub(super) fn removed(&mut self, key: &Key) {
-        if let Some(Own::Ended { removed }) = self.instances.get_mut(key) {
-            *removed = true;
-            self.touched.insert(key.clone());
-        }
+    /// Coordination has removed an own instance.
+    pub(super) fn removed(&mut self, key: &Key, now: Instant) {
+        self.removed.push_back((now, key.clone()));
     }
 
-    /// What an instance is, given what coordination shows of it. An own one that has ended, which
-    /// coordination knows and shows no more, is forgotten.
+    /// What an instance is, given what coordination shows of it.
     fn decide(
-        &mut self,
+        &self,
         key: &Key,
         shown: Option<&Arc<Instance>>,
         own: &ServerName,
     ) -> Option<Arc<Instance>> {
-        // What is shown of an id that another server has was never ours.
-        let shown_as_ours = shown.is_some_and(|shown| shown.server == own.as_str());
         match self.instances.get(key) {
-            Some(Own::Lives(instance)) => return Some(instance.clone()),
-            Some(Own::Ended { .. }) if shown_as_ours => return None,
-            Some(Own::Ended { removed: true }) => {
-                self.instances.remove(key);
-            }
-            Some(Own::Ended { removed: false }) | None => {}
+            Some(Own::Lives(instance)) => Some(instance.clone()),
+            // An id that another server has was never ours.
+            Some(Own::Ended) => shown.filter(|shown| shown.server != own.as_str()).cloned(),
+            None => shown.cloned(),
         }
-        shown.cloned()
+    }
+
+    /// Forgets what ended long ago, unless coordination still shows it: then its watch is away.
+    fn forget(&mut self, shown: &HashMap<Key, Shown>, own: &ServerName, now: Instant) {
+        let is_old = |removed: &Instant| now.saturating_duration_since(*removed) >= HIDDEN;
+        for _ in 0..self.removed.len() {
+            match self.removed.front() {
+                Some((removed, _)) if is_old(removed) => {}
+                _ => return,
+            }
+            let Some((_, key)) = self.removed.pop_front() else {
+                return;
+            };
+            if !matches!(self.instances.get(&key), Some(Own::Ended)) {
+                continue;
+            }
+            let shown = shown.get(&key).map(|shown| &shown.instance);
+            match shown.is_some_and(|shown| shown.server == own.as_str()) {
+                true => self.removed.push_back((now, key)),
+                false => {
+                    self.instances.remove(&key);
+                }
+            }
+        }
     }
 }
 
@@ -191,7 +212,8 @@ impl Merged {
     }
 
     /// Decides what has been touched; returns the last own change that is in it.
-    pub(super) fn settle(&mut self, overlay: &mut Overlay) -> u64 {
+    pub(super) fn settle(&mut self, overlay: &mut Overlay, now: Instant) -> u64 {
+        overlay.forget(&self.shown, &self.own.name, now);
         let mut touched = std::mem::take(&mut self.touched);
         touched.append(&mut overlay.touched);
         for key in touched {
@@ -227,6 +249,8 @@ fn read(entry: &Entry) -> Result<Instance, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::instances::tests::instance;
     use crate::servers::tests::server;
@@ -252,7 +276,7 @@ mod tests {
     }
 
     fn ids(merged: &mut Merged, overlay: &mut Overlay) -> Vec<String> {
-        merged.settle(overlay);
+        merged.settle(overlay, Instant::now());
         merged.instances.iter().map(|i| i.id.to_string()).collect()
     }
 
@@ -302,10 +326,11 @@ mod tests {
         // Its write is only shown now, and its removal later still.
         merged.instances(Change::Put(of_a("a-1", 1)));
         assert!(ids(&mut merged, &mut overlay).is_empty());
-        overlay.removed(&key);
+        overlay.removed(&key, Instant::now());
         assert!(ids(&mut merged, &mut overlay).is_empty());
         merged.instances(Change::Removed(key));
         assert!(ids(&mut merged, &mut overlay).is_empty());
+        merged.settle(&mut overlay, Instant::now() + HIDDEN);
         assert!(overlay.instances.is_empty(), "forgotten");
     }
 
@@ -319,8 +344,9 @@ mod tests {
         overlay.set(&key, None);
         merged.instances(Change::Put(entry(key.as_str(), &theirs, 1)));
         assert_eq!(ids(&mut merged, &mut overlay), ["a-1"]);
-        overlay.removed(&key);
+        overlay.removed(&key, Instant::now());
         assert_eq!(ids(&mut merged, &mut overlay), ["a-1"]);
+        merged.settle(&mut overlay, Instant::now() + HIDDEN);
         assert!(overlay.instances.is_empty(), "forgotten");
     }
 
@@ -347,5 +373,105 @@ mod tests {
         merged.servers(Change::Removed("servers/two".parse().unwrap()));
         merged.servers(Change::Removed("servers/one".parse().unwrap()));
         assert_eq!(names(&merged), ["one", "three"]);
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// An own instance begins, or ends.
+        Own(usize, bool),
+        /// The oldest own change that waits reaches coordination.
+        Write,
+        /// The oldest change that waits is told by coordination.
+        Tell,
+        /// Coordination tells all, as after a gap.
+        Gap,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..3_usize, any::<bool>()).prop_map(|(id, lives)| Step::Own(id, lives)),
+            3 => Just(Step::Write),
+            3 => Just(Step::Tell),
+            1 => Just(Step::Gap),
+        ]
+    }
+
+    /// Coordination, which hears late and tells late.
+    #[derive(Default)]
+    struct Late {
+        unheard: VecDeque<(Key, bool)>,
+        entries: BTreeMap<Key, Entry>,
+        untold: VecDeque<Change>,
+        revision: u64,
+    }
+
+    impl Late {
+        /// Whether an own change was left to hear; tells of a removal that was done.
+        fn hear(&mut self, overlay: &mut Overlay) -> bool {
+            let Some((key, lives)) = self.unheard.pop_front() else {
+                return false;
+            };
+            if lives {
+                self.revision += 1;
+                let id = key.as_str().rsplit('/').next().unwrap();
+                let entry = of_a(id, self.revision);
+                self.entries.insert(key, entry.clone());
+                self.untold.push_back(Change::Put(entry));
+            } else {
+                if self.entries.remove(&key).is_some() {
+                    self.untold.push_back(Change::Removed(key.clone()));
+                }
+                // A later wish for the key keeps its writer going.
+                if !self.unheard.iter().any(|(later, _)| *later == key) {
+                    overlay.removed(&key, Instant::now());
+                }
+            }
+            true
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn own_instances_are_right_at_once_and_forgotten_in_the_end(
+            steps in proptest::collection::vec(step(), 0..60)
+        ) {
+            let (mut merged, mut overlay) = merged();
+            let (mut late, mut lives) = (Late::default(), BTreeSet::new());
+            let ends: Vec<_> = (0..3).map(|id| Step::Own(id, false)).collect();
+            for step in steps.into_iter().chain(ends) {
+                match step {
+                    Step::Own(id, is_there) => {
+                        let id = format!("a-{id}");
+                        let key: Key = format!("instances/api/a/{id}").parse().unwrap();
+                        let now = is_there.then(|| Arc::new(instance("api/a", &id)));
+                        overlay.set(&key, now);
+                        late.unheard.push_back((key, is_there));
+                        if is_there { lives.insert(id); } else { lives.remove(&id); }
+                    }
+                    Step::Write => {
+                        late.hear(&mut overlay);
+                    }
+                    Step::Tell => {
+                        if let Some(change) = late.untold.pop_front() {
+                            merged.instances(change);
+                        }
+                    }
+                    Step::Gap => {
+                        late.untold.clear();
+                        merged.instances(Change::All(late.entries.values().cloned().collect()));
+                    }
+                }
+                let shown: BTreeSet<_> = ids(&mut merged, &mut overlay).into_iter().collect();
+                prop_assert_eq!(&shown, &lives);
+            }
+            while late.hear(&mut overlay) {}
+            while let Some(change) = late.untold.pop_front() {
+                merged.instances(change);
+            }
+            prop_assert!(ids(&mut merged, &mut overlay).is_empty());
+            merged.settle(&mut overlay, Instant::now() + HIDDEN);
+            prop_assert!(overlay.instances.is_empty(), "forgotten");
+            prop_assert!(overlay.removed.is_empty());
+        }
     }
 }
