@@ -21,6 +21,9 @@ const JITTER: Duration = Duration::from_millis(250);
 /// How often a node that has withdrawn looks whether the name of its server is free again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
+/// How long a node that starts waits for an engine that does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The session of the moment, or that there is none.
 pub(crate) type Sessions = watch::Receiver<Option<Arc<dyn Session>>>;
 
@@ -71,7 +74,7 @@ impl Presence {
             current: watch::Sender::new(None),
             standing: watch::Sender::new(Standing::Present),
         };
-        match presence.open_once().await {
+        match presence.open_first().await {
             Ok(session) => presence.current.send_replace(Some(session)),
             Err(Refused::Engine(error)) => return Err(engine(error)),
             Err(Refused::Taken(holder)) => {
@@ -267,12 +270,33 @@ impl Presence {
         }
     }
 
+    /// An engine that does not answer for a moment, as while it elects a leader, does not end a
+    /// node that has just begun.
+    async fn open_first(&self) -> Result<Arc<dyn Session>, Refused> {
+        let until = Instant::now() + PATIENCE;
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        loop {
+            match self.open_once().await {
+                Err(Refused::Engine(error)) if is_passing(&error) && Instant::now() < until => {
+                    tracing::warn!(%error, "coordination is not ready; trying again");
+                    tokio::time::sleep(backoff.next_wait()).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
     async fn open_once(&self) -> Result<Arc<dyn Session>, Refused> {
         let owner = self.server.name.as_str();
         let session = self.coordination.open_session(owner, self.ttl).await?;
         self.name.take(&*self.coordination, &*session).await?;
         Ok(session.into())
     }
+}
+
+/// Whether another try may help: it does not answer now, or the session did not live long enough.
+fn is_passing(error: &EngineError) -> bool {
+    matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Closed)
 }
 
 /// Resolves when `session` is lost. An engine that tells no more has lost it, too.
