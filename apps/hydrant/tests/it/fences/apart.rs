@@ -14,7 +14,7 @@ use super::servers::Servers;
 use crate::fleet::engines::{Engines, coordination, program, state};
 
 /// How long a silent node keeps its seats: shorter than the longest fault.
-const SESSION: Duration = Duration::from_millis(600);
+const SESSION: Duration = Duration::from_secs(1);
 const NODES: usize = 3;
 const REGISTRY: usize = 3;
 

@@ -2,11 +2,14 @@
 
 use super::holder::SEATS;
 
-/// How long the faults of one schedule last, in milliseconds, counted from its begin.
-const SPAN: u64 = 1100;
-/// The shortest and the longest time of one fault: around the time to live of a claim, and of a
-/// node's session.
-const LENGTH: std::ops::Range<u64> = 50..1000;
+/// Until when the faults of a schedule begin, in milliseconds.
+const BEGIN: u64 = 600;
+/// The shortest time of a fault.
+const SHORTEST: u64 = 50;
+/// The longest time that a holder suffers: twice what it may be silent.
+const HOLDER: u64 = 1000;
+/// The longest time that a server suffers: more than a node's session lives.
+const SERVER: u64 = 1700;
 
 /// What happens. Numbers count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +69,9 @@ impl Schedule {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut faults: Vec<Planned> = Vec::new();
         for _ in 0..random.usize(2..=6) {
-            let begin = random.u64(0..SPAN - LENGTH.start);
-            let end = (begin + random.u64(LENGTH)).min(SPAN);
             let fault = draw(&mut random, reach);
+            let begin = random.u64(0..BEGIN);
+            let end = begin + fault.length(random.f64());
             if faults.iter().all(|one| !one.fault.strikes_with(fault)) {
                 faults.push(Planned { fault, begin, end });
             }
@@ -127,6 +130,15 @@ impl Fault {
         }
     }
 
+    /// How long it takes, for a lot between 0 and 1. Long ones are rare.
+    fn length(self, lot: f64) -> u64 {
+        let longest = match self {
+            Self::StopHolder(_) | Self::KillHolder(_) => HOLDER,
+            _ => SERVER,
+        };
+        SHORTEST + (lot * lot * (longest - SHORTEST) as f64) as u64
+    }
+
     fn strikes_with(self, other: Self) -> bool {
         self.thing() == other.thing()
     }
@@ -150,7 +162,7 @@ fn a_seed_draws_the_same_again_and_all_is_drawn() {
         let again = format!("{:?}", Schedule::draw(seed, reach));
         assert_eq!(format!("{schedule:?}"), again);
         for one in &schedule.faults {
-            assert!(one.begin < one.end && one.end <= SPAN, "{one:?}");
+            assert!(one.begin < one.end && one.end < BEGIN + SERVER, "{one:?}");
             kinds.insert(one.fault.kind());
         }
     }

@@ -82,8 +82,8 @@ fn a_lost_server_fails_no_request_that_is_safe_to_repeat() {
     assert!(gone.iter().all(|after| *after < patience), "{gone:?}");
     for (node, watched) in ["one", "two"].iter().zip(watched) {
         let samples = runtime.block_on(watched).expect("the task does not panic");
-        let tail = tail_of(&samples, killed);
-        println!("{node}: the last request went there {tail:?} after the first refusal");
+        let tail = tail_of(&samples, killed).expect("requests have failed there");
+        println!("{node}: the last request went there {tail:?} after the first that failed");
         assert!(tail < 5 * Duration::from_millis(100), "{tail:?}");
     }
     comes_back(&one, three);
@@ -166,23 +166,24 @@ async fn watch(
     samples
 }
 
-/// How long after the first failure at one of the instances the last request was sent there.
-fn tail_of(samples: &[Sample], killed: Instant) -> Duration {
+/// How long after the first failure at one of the instances the last request was sent there;
+/// `None` when nothing failed there.
+fn tail_of(samples: &[Sample], killed: Instant) -> Option<Duration> {
     let total = |sample: &Sample, of: fn(&Counts) -> u64| sample.1.values().map(of).sum::<u64>();
-    let mut tail = Duration::ZERO;
-    let mut first: Option<Instant> = None;
-    for pair in samples.windows(2).filter(|pair| pair[0].0 >= killed) {
+    let (mut first, mut last) = (None, None);
+    for pair in samples.windows(2).filter(|pair| pair[1].0 >= killed) {
         let [before, after] = pair else { continue };
         // One that has left the list is counted no more.
         if after.1.len() < before.1.len() {
             break;
         }
         if total(after, |one| one.errors) > total(before, |one| one.errors) {
-            first.get_or_insert(after.0);
+            first.get_or_insert(before.0);
         }
         if total(after, |one| one.requests) > total(before, |one| one.requests) {
-            tail = first.map_or(Duration::ZERO, |first| after.0 - first);
+            last = Some(after.0);
         }
     }
-    tail
+    let first = first?;
+    Some(last.map_or(Duration::ZERO, |last| last.saturating_duration_since(first)))
 }
