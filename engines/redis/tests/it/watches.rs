@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hydrant_harness::skipped;
 use hydrant_ports::state::Put;
 use hydrant_ports::{Change, Entry, Expect, Key, State, Watch};
 use hydrant_redis::RedisState;
 
-use crate::servers::{Kind, Share, share};
+use crate::servers::{Kind, Servers, Share, share};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -151,10 +152,14 @@ async fn a_value_that_is_too_large_for_a_message_is_told() {
 /// Connections of subscribers are cut again and again while others write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_subscription_misses_nothing() {
-    let Some(share) = share(Kind::Single).await else {
-        return;
+    // Of its own: the subscriptions of other tests would be cut too.
+    let servers = match tokio::task::block_in_place(|| Servers::start(Kind::Single, |_| ())) {
+        Ok(servers) => servers,
+        Err(missing) => return skipped(missing),
     };
-    let (writer, reader) = (share.connect().await, share.connect().await);
+    let config = servers.config();
+    let writer = RedisState::connect(config.clone()).await.unwrap();
+    let reader = RedisState::connect(config).await.unwrap();
     let mut told = Told::new(&reader, "w/").await;
     let rounds = 60;
     for round in 0..rounds {
@@ -162,7 +167,8 @@ async fn a_cut_subscription_misses_nothing() {
         let deleted = writer.delete(&key("w/3"), Expect::Any, None).await;
         deleted.unwrap();
         if round % 6 == 5 {
-            cli(&share, &["CLIENT", "KILL", "TYPE", "pubsub"]);
+            let kill = ["CLIENT", "KILL", "TYPE", "pubsub"];
+            tokio::task::block_in_place(|| servers.redis.cli(0, &kill)).unwrap();
         }
     }
     put(&writer, "w/last", "x").await;
