@@ -124,6 +124,7 @@ impl Eras {
             match link.commit("raise the era", &raise, deadline).await? {
                 Committed::Yes(_) | Committed::No(_, ZkError::BadVersion | ZkError::NoNode) => {}
                 Committed::No(_, error) => return Err(of_request("raise the era", error)),
+                Committed::Unknown(error) => return Err(error),
             }
         }
         Err(unavailable(
@@ -150,6 +151,7 @@ impl Eras {
                     .await
             }
             Committed::No(_, error) => Err(of_request("make the root", error)),
+            Committed::Unknown(error) => Err(error),
         }
     }
 

@@ -152,7 +152,9 @@ impl Hub {
             if let Some(stop) = self.image.take_all(watcher) {
                 return Ok(stop);
             }
-            self.image.read_dirty(link).await?;
+            if let Some(stop) = self.image.read_dirty(link, watcher).await? {
+                return Ok(stop);
+            }
             self.welcome();
         }
     }
@@ -239,9 +241,13 @@ impl Image {
     }
 
     /// Reads each znode that has changed.
-    async fn read_dirty(&mut self, link: &Link) -> Result<()> {
+    async fn read_dirty(
+        &mut self,
+        link: &Link,
+        watcher: &mut PersistentWatcher,
+    ) -> Result<Option<Stop>> {
         if self.dirty.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let is_leaf = |path: &&String| {
             let last = path.rsplit_once('/').map_or("", |(_, last)| last);
@@ -255,10 +261,14 @@ impl Image {
         let marks = read::marks(link, directories);
         let (marks, found) = try_join(marks, read::leaves(link, leaves)).await?;
         self.dirty.clear();
+        // Unless the connection broke in between: then the marks are those of the next connection,
+        // and what they cover may never have been told.
+        let stop = self.take_all(watcher);
         for (path, mark) in marks {
-            match mark {
-                Some(_) => self.marks.insert(path, mark),
-                None => self.marks.remove(&path),
+            match (mark, &stop) {
+                (_, Some(_)) => self.marks.insert(path, None),
+                (Some(_), None) => self.marks.insert(path, mark),
+                (None, None) => self.marks.remove(&path),
             };
         }
         let changes = found
@@ -266,7 +276,7 @@ impl Image {
             .filter_map(|(path, found)| self.change(&path, found))
             .collect();
         self.tell(changes);
-        Ok(())
+        Ok(stop)
     }
 
     /// Compares the image with all that is there: lists the directories whose marks differ.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hydrant_ports::EngineError;
 use hydrant_ports::coordination::SessionState;
 use hydrant_runtime::Backoff;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -47,7 +48,7 @@ impl Dialer {
             .connector
             .clone()
             .with_session_timeout(ttl)
-            .with_connection_timeout(ttl / 4)
+            .with_connection_timeout(ttl / 3)
             .with_fail_eagerly();
         // The client's own waits between tries would grow to many seconds, while the ensemble may
         // be back at any moment.
@@ -129,8 +130,8 @@ impl Link {
     }
 
     /// Resolves when the session is lost, or may be: the ensemble may have given away what it
-    /// holds after `ttl` of silence. A quarter of that has passed when the client calls a
-    /// connection dead.
+    /// holds after `ttl` of silence. A third of that has passed when the client calls a connection
+    /// dead.
     pub(crate) async fn doubtful(&self) {
         let mut state = self.state();
         loop {
@@ -139,7 +140,7 @@ impl Link {
                 return;
             }
             let back = state.wait_for(|state| *state != SessionState::Suspended);
-            if timeout(self.ttl.mul_f64(0.6), back).await.is_err() {
+            if timeout(self.ttl.mul_f64(0.55), back).await.is_err() {
                 return;
             }
         }
@@ -367,7 +368,7 @@ impl Link {
             {
                 Ok(Committed::No(index, source))
             }
-            Ok(Err(error)) => Err(of_request(what, error.into())),
+            Ok(Err(error)) => Ok(Committed::Unknown(of_request(what, error.into()))),
             Err(error) => Err(of_request(what, error)),
         }
     }
@@ -440,6 +441,8 @@ pub(crate) enum Committed {
     Yes(u64),
     /// The operation with this index failed, and nothing was done.
     No(usize, ZkError),
+    /// The answer was lost: all of it was done, or nothing.
+    Unknown(EngineError),
 }
 
 /// The ensemble's number of a transaction. A created znode's state can't be used: servers before

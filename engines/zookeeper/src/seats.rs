@@ -240,6 +240,7 @@ impl Candidate {
             Committed::No(1, _) => Err(unavailable("the place in the line for a seat was deleted")),
             Committed::No(_, ZkError::BadVersion | ZkError::NoNode) => Ok(None),
             Committed::No(_, error) => Err(of_request("take a seat", error)),
+            Committed::Unknown(error) => Err(error),
         }
     }
 

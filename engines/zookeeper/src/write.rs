@@ -6,7 +6,10 @@
 //! which it read the directory can't be fooled by a leaf that was deleted and made again, although
 //! the version of a new znode begins at 0.
 
+use std::time::Duration;
+
 use hydrant_ports::{Expect, Key};
+use tokio::time::Instant;
 use zookeeper_client::{CreateMode, Error as ZkError};
 
 use crate::error::{Result, conflict, corrupt, of_request, unavailable};
@@ -27,6 +30,9 @@ const TOUCH: &[u8] = b"";
 
 /// A directory that other sessions write to all the time is tried so often, with a wait in between.
 const ATTEMPTS: u32 = 200;
+
+/// How long to wait for another connection when an answer was lost.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What to do with a leaf as it was found.
 enum Step {
@@ -97,6 +103,13 @@ pub(crate) async fn put(
             // Somebody was faster: look again.
             Committed::No(_, ZkError::NodeExists | ZkError::BadVersion | ZkError::NoNode) => {}
             Committed::No(_, error) => return Err(of_request("write a key", error)),
+            // Whoever expects nothing may write twice.
+            Committed::Unknown(error) => {
+                if expect != Expect::Any || Instant::now() + PAUSE > deadline {
+                    return Err(error);
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
         }
         wait(attempt).await;
     }
@@ -140,6 +153,7 @@ pub(crate) async fn delete(
             Committed::No(_, ZkError::NoNode) if expect == Expect::Any => return Ok(false),
             Committed::No(_, ZkError::NoNode | ZkError::BadVersion) => {}
             Committed::No(_, error) => return Err(of_request("delete a key", error)),
+            Committed::Unknown(error) => return Err(error),
         }
         wait(attempt).await;
     }
@@ -200,6 +214,6 @@ fn busy(key: &Key) -> hydrant_ports::EngineError {
 async fn wait(attempt: u32) {
     if attempt >= 3 {
         let most = 1 << attempt.min(6);
-        tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(0..most))).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..most))).await;
     }
 }

@@ -133,6 +133,9 @@ impl Engine {
         let at_work = Some(shared.at_work().await);
         let proxies = proxies(&shared.servers);
         let mut config = config(addresses(&proxies), &chroot);
+        // Room for a busy machine: nothing here is about a silent server.
+        config.session.max = Time::new(Duration::from_secs(3));
+        config.session.own = config.session.max;
         if shared.servers.certificates().is_some() {
             config = secure(config, &shared.servers);
         }

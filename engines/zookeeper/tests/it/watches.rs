@@ -101,7 +101,7 @@ async fn a_watcher_behind_a_bad_line_learns_the_truth() {
             } else {
                 put(&other, name.as_str(), &round.to_string()).await;
             }
-            if round % 25 == 0 {
+            if round % 5 == 0 {
                 proxies[0].reset_all();
             }
         }
