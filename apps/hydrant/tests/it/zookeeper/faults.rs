@@ -5,7 +5,7 @@ use std::time::Duration;
 use hydrant_harness::netns::Network;
 use hydrant_harness::{Proxy, Redis, ZooKeeper, redis, skipped, zookeeper};
 
-use super::town::{SERVICE, SESSION, Town};
+use super::town::{EACH, SERVICE, SESSION, Town};
 use crate::fleet::echo;
 use crate::fleet::engines::{self, Engines};
 use crate::harness::pause;
@@ -14,8 +14,8 @@ const TICK: Duration = Duration::from_millis(250);
 
 fn town(engines: &Engines) -> Town {
     let fleet = engines.fleet(SESSION);
-    let server = |name| fleet.server(name, "a", &echo::table(SERVICE, name, 2));
-    Town::start(["one", "two"].map(server))
+    let server = |name| fleet.server(name, "a", &echo::table(SERVICE, name, EACH));
+    Town::start(["one", "two"].map(server), 2 * EACH)
 }
 
 /// Lets `fault` happen while requests flow; right afterwards an instance is killed, and all nodes
@@ -103,11 +103,12 @@ fn a_connection_is_half_open() {
     let state = engines::state(&engines.redis.addresses());
     let through = engines::coordination(&addresses, SESSION) + &state;
     let fleet = engines.fleet(SESSION);
-    let services = |name| echo::table(SERVICE, name, 2);
-    let town = Town::start([
+    let services = |name| echo::table(SERVICE, name, EACH);
+    let setups = [
         fleet.server_with("one", "a", &through, &services("one")),
         fleet.server("two", "a", &services("two")),
-    ]);
+    ];
+    let town = Town::start(setups, 2 * EACH);
     // A node has one session to read by, and one that its registrations hang on.
     let used: Vec<&Proxy> = ways.iter().filter(|way| way.connections() > 0).collect();
     println!("{} of {} ways are in use", used.len(), ways.len());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::reigns::Reigns;
-use super::town::{SESSION, Town};
+use super::town::{EACH, SERVICE, SESSION, Town};
 use crate::fleet::echo;
 use crate::fleet::engines::Engines;
 use crate::harness::{is_soak, pause};
@@ -15,8 +15,12 @@ fn requests_and_instances_outlive_zookeeper() {
         return;
     };
     let fleet = engines.fleet(SESSION);
-    let server = |name| fleet.server(name, "a", &echo::table(super::town::SERVICE, name, 2));
-    let town = Town::start(["one", "two", "three"].map(server));
+    // The first server has no instance that it could prefer.
+    let server = |name| fleet.server(name, "a", &echo::table(SERVICE, name, EACH));
+    let town = Town::start(
+        [fleet.server("one", "a", ""), server("two"), server("three")],
+        2 * EACH,
+    );
     let reigns = Reigns::start(&town);
     town.nodes[0].wait("somebody leads", |_| (reigns.count() > 0).then_some(()));
     let changes = town.changes();
@@ -59,12 +63,9 @@ fn passed_over(town: &Town, killed: &str) {
         all.map(|one| one["requests"].as_u64().expect("a number"))
             .sum()
     };
-    let before = (requests(killed), requests(super::town::SERVICE));
+    let before = (requests(killed), requests(SERVICE));
     pause(Duration::from_secs(2));
-    let [dead, all] = [
-        requests(killed) - before.0,
-        requests(super::town::SERVICE) - before.1,
-    ];
+    let [dead, all] = [requests(killed) - before.0, requests(SERVICE) - before.1];
     println!("{dead} of {all} attempts went to the killed instance meanwhile");
     assert!(dead * 20 < all, "{dead} of {all}");
 }

@@ -16,7 +16,7 @@ fn the_instances_of_a_frozen_node_leave_and_come_back_without_a_ghost() {
     };
     let fleet = engines.fleet(SESSION);
     let server = |name| fleet.server(name, "a", &echo::table(SERVICE, name, EACH));
-    let town = Town::start(["one", "two", "three"].map(server));
+    let town = Town::start(["one", "two", "three"].map(server), 3 * EACH);
     let changes = town.changes();
     let load = town.load(0);
 

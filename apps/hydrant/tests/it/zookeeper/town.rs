@@ -1,5 +1,4 @@
-//! Servers with a node and two instances of one service each, and requests that flow through all
-//! of them.
+//! Servers with a node and instances of one service, and requests that flow through all of them.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use crate::load::Load;
 
 pub const SERVICE: &str = "api/echo";
 
-/// How many instances each server has.
+/// How many instances a server has that has any.
 pub const EACH: usize = 2;
 
 /// How long a session lives. On a busy machine nobody may be taken for dead who is only slow.
@@ -29,11 +28,13 @@ pub struct Town {
     pub nodes: Vec<Node>,
     pub clients: Vec<Hydrant>,
     pub runtime: Runtime,
+    /// How many instances there are.
+    instances: usize,
 }
 
 impl Town {
     /// Starts the nodes, and waits until each knows all instances.
-    pub fn start(setups: impl IntoIterator<Item = Setup>) -> Self {
+    pub fn start(setups: impl IntoIterator<Item = Setup>, instances: usize) -> Self {
         let mut nodes: Vec<Node> = setups.into_iter().map(Setup::spawn).collect();
         nodes.iter_mut().for_each(Node::wait_ready);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -46,6 +47,7 @@ impl Town {
             clients: clients.collect(),
             nodes,
             runtime,
+            instances,
         };
         town.until_right(Instant::now());
         town
@@ -70,7 +72,7 @@ impl Town {
         let ready: Vec<u32> = ready.map(|one| one.pid).collect();
         let right = ready.len() == known.len()
             && ready.len() == living.len()
-            && ready.len() == EACH * self.nodes.len()
+            && ready.len() == self.instances
             && ready.iter().all(|pid| living.contains(pid));
         (!right).then(|| format!("node {node} knows {known:#?}, and {living:?} live"))
     }
