@@ -1,10 +1,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use hydrant_contracts::Error;
 use hydrant_embedded::EmbeddedStore;
 use hydrant_node::Engines;
-use hydrant_ports::{Coordination, EngineError, State};
+use hydrant_ports::{Coordination, State};
 #[cfg(feature = "redis")]
 use hydrant_redis::RedisState;
 #[cfg(feature = "zookeeper")]
@@ -13,7 +12,7 @@ use serde::Deserialize;
 
 use super::chain;
 use crate::config::{Mistake, Table};
-use crate::failure::{Failure, Result, wrong};
+use crate::failure::{Result, wrong};
 
 /// What is read of a file, or where its mistake is.
 type Read<T> = std::result::Result<T, Mistake>;
@@ -195,6 +194,7 @@ async fn open(
 }
 
 /// `None` where it is embedded.
+#[cfg_attr(not(feature = "zookeeper"), expect(unused_variables))]
 async fn connect_coordination(
     engine: CoordinationEngine,
     data: &Path,
@@ -216,6 +216,7 @@ async fn connect_coordination(
 }
 
 /// `None` where it is embedded.
+#[cfg_attr(not(feature = "redis"), expect(unused_variables))]
 async fn connect_state(engine: StateEngine, ends: &mut Vec<End>) -> Result<Option<Arc<dyn State>>> {
     match engine {
         StateEngine::Embedded => Ok(None),
@@ -243,9 +244,9 @@ async fn close(ends: Vec<End>) {
 
 /// Why a shared engine can't be used, with where it is configured.
 #[cfg(any(feature = "redis", feature = "zookeeper"))]
-fn no_engine(port: &str, error: EngineError) -> Failure {
+fn no_engine(port: &str, error: hydrant_ports::EngineError) -> crate::failure::Failure {
     let message = chain(&error);
-    let mut error = Error::from(error);
+    let mut error = hydrant_contracts::Error::from(error);
     error.message = message;
     error
         .mend(format!(
