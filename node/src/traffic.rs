@@ -93,6 +93,7 @@ fn stats(stats: &InstanceStats) -> proto::InstanceStats {
         instance: stats.instance.to_string(),
         service: stats.service.name.to_string(),
         tier: proto::Tier::from(stats.service.tier).into(),
+        server: stats.server.clone(),
         requests: stats.requests,
         requests_per_second: stats.requests_per_second,
         in_flight: saturated(stats.in_flight),

@@ -27,6 +27,8 @@ pub struct InstanceStats {
     pub instance: InstanceId,
     /// Its service.
     pub service: ServiceId,
+    /// The server on which it runs.
+    pub server: String,
     /// The version that it runs.
     pub version: Version,
     /// Requests that were sent to it, each retry too.
@@ -115,6 +117,7 @@ fn instance_stats(service: &Service, instance: &Instance, now: Moment) -> Instan
     InstanceStats {
         instance: instance.info.id.clone(),
         service: service.id.clone(),
+        server: instance.info.server.clone(),
         version: instance.info.version.clone(),
         requests: by_endpoint.values().map(|sums| sums.requests).sum(),
         requests_per_second: live

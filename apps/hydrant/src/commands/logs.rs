@@ -99,15 +99,15 @@ async fn read(
     }
 }
 
-/// Where a line stands among others: by its time, and then as they came.
-type Place = (i64, u64);
+/// Where a line stands among others: by its time, then by its server, and then as they came.
+type Place = (i64, usize, u64);
 
 /// Puts the lines of several servers in the order of their times.
 struct Merge<'a> {
     output: &'a Output,
     names: Vec<String>,
-    /// Lines that may yet be preceded, each with the server that told it.
-    held: BTreeMap<Place, (usize, proto::LogLine)>,
+    /// Lines that may yet be preceded.
+    held: BTreeMap<Place, proto::LogLine>,
     /// When lines have waited long enough, in the order in which they came.
     due: VecDeque<(Instant, Place)>,
     number: u64,
@@ -155,9 +155,9 @@ impl Merge<'_> {
                     1 => Duration::ZERO,
                     _ => HELD,
                 };
-                let place = (line.time_unix_ms, self.number);
+                let place = (line.time_unix_ms, at, self.number);
                 self.due.push_back((Instant::now() + held, place));
-                self.held.insert(place, (at, line));
+                self.held.insert(place, line);
             }
             Told::End(None) => self.ended.push(None),
             Told::End(Some(Failure::Error(error))) => {
@@ -187,14 +187,14 @@ impl Merge<'_> {
         while let Some(entry) = self.held.first_entry()
             && Some(*entry.key()) <= last
         {
-            let (at, line) = entry.remove();
+            let ((_, at, _), line) = entry.remove_entry();
             self.print(at, &line)?;
         }
         Ok(())
     }
 
     fn print_all(&mut self) -> Result<()> {
-        while let Some((_, (at, line))) = self.held.pop_first() {
+        while let Some(((_, at, _), line)) = self.held.pop_first() {
             self.print(at, &line)?;
         }
         Ok(())

@@ -10,6 +10,9 @@ use crate::failure::Result;
 use crate::output::{Output, Table, micros, plain, printable, size};
 use crate::servers::{self, Servers, Unheard, print_notes};
 
+/// The kind of errors of requests that did not reach the node of the instance's server.
+const UNREACHED: &str = "peer";
+
 /// Shows what the routers of the fleet counted.
 pub(crate) async fn run(global: &Global, args: &StatsArgs, output: &Output) -> Result<()> {
     let api = Api::connect(global).await?;
@@ -40,8 +43,7 @@ async fn counted(api: &Api, pattern: &str) -> Result<Vec<proto::InstanceStats>> 
     Ok(api.node().stats(request).await?.into_owned().instances)
 }
 
-/// An instance as all routers together saw it. Counts are sums; of latencies, which can't be
-/// added, the largest is shown.
+/// An instance as all routers together saw it.
 struct Summed {
     all: proto::InstanceStats,
     /// What each router counted that counted anything, by its server.
@@ -51,71 +53,43 @@ struct Summed {
 impl Summed {
     /// By service and then by instance.
     fn of(counted: Vec<(String, Vec<proto::InstanceStats>)>) -> Vec<Self> {
-        let mut instances: BTreeMap<_, Self> = BTreeMap::new();
+        let mut instances: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (server, counted) in counted {
             for stats in counted {
                 let key = (stats.service.clone(), stats.instance.clone());
-                let summed = instances
-                    .entry(key)
-                    .or_insert_with(|| Self::nothing(&stats));
-                add(&mut summed.all, &stats);
-                if stats.requests > 0 {
-                    summed.by_server.push((server.clone(), stats));
-                }
+                let of_instance = instances.entry(key).or_default();
+                of_instance.push((server.clone(), stats));
             }
         }
-        instances.into_values().collect()
+        instances.into_values().filter_map(Self::of_one).collect()
     }
 
-    fn nothing(of: &proto::InstanceStats) -> Self {
-        let all = proto::InstanceStats {
-            instance: of.instance.clone(),
-            service: of.service.clone(),
-            tier: of.tier,
-            ..Default::default()
-        };
-        Self {
-            all,
-            by_server: Vec::new(),
+    /// All that an instance gets goes through the router of its own server. So that one's counts
+    /// are the sums, and others add only what never got there.
+    fn of_one(mut by_server: Vec<(String, proto::InstanceStats)>) -> Option<Self> {
+        let own = by_server
+            .iter()
+            .position(|(server, stats)| *server == stats.server);
+        // Without an answer of its own server, the busiest of the others comes nearest.
+        let busiest = (0..by_server.len()).max_by_key(|at| by_server[*at].1.requests);
+        let at = own.or(busiest)?;
+        let mut all = by_server[at].1.clone();
+        for (_, other) in by_server
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != at)
+            .map(|(_, other)| other)
+        {
+            if let Some(unreached) = other.errors.get(UNREACHED) {
+                *all.errors.entry(UNREACHED.into()).or_default() += unreached;
+            }
+            all.retries += other.retries;
+            all.ejections += other.ejections;
+            all.ejected |= other.ejected;
         }
+        by_server.retain(|(_, stats)| stats.requests > 0);
+        Some(Self { all, by_server })
     }
-}
-
-fn add(sum: &mut proto::InstanceStats, stats: &proto::InstanceStats) {
-    sum.requests += stats.requests;
-    sum.requests_per_second += stats.requests_per_second;
-    sum.in_flight = sum.in_flight.saturating_add(stats.in_flight);
-    for (kind, count) in &stats.errors {
-        *sum.errors.entry(kind.clone()).or_default() += count;
-    }
-    sum.p50_us = sum.p50_us.max(stats.p50_us);
-    sum.p90_us = sum.p90_us.max(stats.p90_us);
-    sum.p99_us = sum.p99_us.max(stats.p99_us);
-    sum.bytes_in += stats.bytes_in;
-    sum.bytes_out += stats.bytes_out;
-    sum.retries += stats.retries;
-    sum.ejections += stats.ejections;
-    sum.ejected |= stats.ejected;
-    for endpoint in &stats.endpoints {
-        add_endpoint(&mut sum.endpoints, endpoint);
-    }
-}
-
-fn add_endpoint(sums: &mut Vec<proto::EndpointStats>, stats: &proto::EndpointStats) {
-    let at = sums.partition_point(|sum| sum.endpoint < stats.endpoint);
-    if sums
-        .get(at)
-        .is_none_or(|sum| sum.endpoint != stats.endpoint)
-    {
-        sums.insert(at, stats.clone());
-        return;
-    }
-    let sum = &mut sums[at];
-    sum.requests += stats.requests;
-    sum.errors += stats.errors;
-    sum.p50_us = sum.p50_us.max(stats.p50_us);
-    sum.p90_us = sum.p90_us.max(stats.p90_us);
-    sum.p99_us = sum.p99_us.max(stats.p99_us);
 }
 
 fn no_such_instance(pattern: &str) -> Error {
