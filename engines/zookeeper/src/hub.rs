@@ -148,6 +148,8 @@ impl Hub {
                     }
                 }
                 () = link.lost() => return Ok(Stop::Lost),
+                // What was told while something else was read.
+                () = std::future::ready(()), if !self.image.dirty.is_empty() => {}
             }
             if let Some(stop) = self.image.take_all(watcher) {
                 return Ok(stop);
