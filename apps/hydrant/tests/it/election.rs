@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use checker::{Numbering, Rule};
-use contest::Contest;
+use contest::{Contest, Ground};
 use faults::{Fault, schedule};
 use history::{History, Manner, Outcome};
 use hydrant_sdk::{Config, Hydrant, Leader, Observation};
@@ -32,7 +32,7 @@ fn at_most_one_epoch_is_accepted_through_kills_and_stops() {
     let mut random = fastrand::Rng::with_seed(seed);
     let faults = schedule(is_soak(), &mut random);
     println!("{} faults, HYDRANT_SEED={seed}", faults.len());
-    let mut contest = Contest::start(random);
+    let mut contest = Contest::start(Ground::alone(), random);
     for (number, fault) in faults.iter().enumerate() {
         contest.label = format!("fault {number}, {fault:?}, HYDRANT_SEED={seed}");
         contest.suffer(*fault);
@@ -40,10 +40,34 @@ fn at_most_one_epoch_is_accepted_through_kills_and_stops() {
     let (history, figures) = contest.finish();
     report(&history);
     figures.print();
-    assert_is_good(&history, seed);
+    assert_is_good(&history, Numbering::OneForAll, seed);
     assert_was_tried(&history, &faults);
     figures.assert_soon("SIGKILL", Duration::from_secs(2));
     figures.assert_soon("SIGSTOP", Duration::from_secs(15));
+}
+
+#[test]
+fn a_stopped_leader_is_refused_on_several_servers() {
+    let Some(ground) = Ground::several() else {
+        return;
+    };
+    let seed = seed();
+    println!("HYDRANT_SEED={seed}");
+    let mut contest = Contest::start(ground, fastrand::Rng::with_seed(seed));
+    for round in 0..if is_soak() { 10 } else { 1 } {
+        for fault in [Fault::Stop, Fault::ResumeIntoGap] {
+            contest.label = format!("round {round}, {fault:?}, HYDRANT_SEED={seed}");
+            contest.suffer(fault);
+        }
+    }
+    let (history, figures) = contest.finish();
+    report(&history);
+    figures.print();
+    assert_is_good(&history, Numbering::PerKey, seed);
+    assert!(
+        refused(&history, Manner::Rogue) > 0,
+        "stale writes were tried"
+    );
 }
 
 fn seed() -> u64 {
@@ -71,8 +95,8 @@ fn report(history: &History) {
     println!("an observer saw {} leaders", history.observed.len());
 }
 
-fn assert_is_good(history: &History, seed: u64) {
-    let wrong = checker::check(history, Numbering::OneForAll);
+fn assert_is_good(history: &History, numbering: Numbering, seed: u64) {
+    let wrong = checker::check(history, numbering);
     let mut by_rule: BTreeMap<Rule, Vec<String>> = BTreeMap::new();
     for violation in &wrong {
         let of_rule = by_rule.entry(violation.rule).or_default();
@@ -88,26 +112,29 @@ fn assert_is_good(history: &History, seed: u64) {
 
 /// A history without a stale write shows nothing.
 fn assert_was_tried(history: &History, faults: &[Fault]) {
-    let refused = |manner: Manner| {
-        let writes = history.writes.iter();
-        let of_manner = writes.filter(|write| write.manner == manner);
-        of_manner
-            .filter(|write| write.outcome == Outcome::Refused)
-            .count()
-    };
     assert!(history.elections.len() > faults.len());
     assert!(history.observed.len() > faults.len() / 2);
     assert!(
-        refused(Manner::Raw) > 0,
+        refused(history, Manner::Raw) > 0,
         "a stopped leader wrote what it had in hand"
     );
-    assert!(refused(Manner::Rogue) > 0, "it went on afterwards");
+    let rogue = refused(history, Manner::Rogue);
+    assert!(rogue > 0, "it went on afterwards");
     let gaps = before_the_first_write(history);
     println!("{gaps} stale writes refused before the new leader's first one");
     assert!(
         gaps > 0,
         "one was stopped between Campaign's answer and its first write"
     );
+}
+
+/// How many writes of this kind were refused.
+fn refused(history: &History, manner: Manner) -> usize {
+    let writes = history.writes.iter();
+    let of_manner = writes.filter(|write| write.manner == manner);
+    of_manner
+        .filter(|write| write.outcome == Outcome::Refused)
+        .count()
 }
 
 /// How many writes were refused between an election and the first write of who was elected.

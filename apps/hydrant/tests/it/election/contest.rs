@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use super::candidate::{self, ELECTION, SERVICE};
 use super::history::{Election, Event, History, Line, Moment, Read, now};
+use crate::fleet::engines::Engines;
 use crate::harness::{Node, Setup, kill};
 
 /// How long anything may take before the test gives up.
@@ -25,12 +26,45 @@ const PASSED: Moment = 5_000_000_000;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
-/// A node and the processes that want to lead.
+/// Where a contest takes place.
+pub enum Ground {
+    /// A node with everything in it; `None` only between two nodes.
+    Alone(Option<Node>),
+    /// Nodes of several servers, and the engines that they share.
+    Several(Vec<Node>, Box<Engines>),
+}
+
+impl Ground {
+    /// A node with everything built in.
+    pub fn alone() -> Self {
+        Self::Alone(Some(Setup::up().start()))
+    }
+
+    /// Three nodes on ZooKeeper and Redis; `None` where these are missing, which was said aloud.
+    pub fn several() -> Option<Self> {
+        let engines = Engines::start(1)?;
+        let fleet = engines.fleet(Duration::from_secs(4));
+        let mut nodes: Vec<Node> = ["one", "two", "three"]
+            .map(|server| fleet.server(server, "a", "").spawn())
+            .into();
+        nodes.iter_mut().for_each(Node::wait_ready);
+        Some(Self::Several(nodes, Box::new(engines)))
+    }
+
+    /// The node that a candidate talks to.
+    fn node(&self, candidate: usize) -> &Node {
+        match self {
+            Self::Alone(node) => node.as_ref().expect("a node runs"),
+            Self::Several(nodes, _) => &nodes[candidate % nodes.len()],
+        }
+    }
+}
+
+/// Nodes and the processes that want to lead.
 pub struct Contest {
     /// What is under way, for whoever reads a failure.
     pub label: String,
-    /// `None` only between two nodes.
-    node: Option<Node>,
+    ground: Ground,
     token: String,
     folder: TempDir,
     candidates: Vec<Candidate>,
@@ -54,10 +88,9 @@ struct Candidate {
 }
 
 impl Contest {
-    /// Starts a node with everything built in, and four candidates.
-    pub fn start(random: fastrand::Rng) -> Self {
-        let node = Setup::up().start();
-        let token = node.json(&["token", SERVICE])["token"].clone();
+    /// Starts four candidates.
+    pub fn start(ground: Ground, random: fastrand::Rng) -> Self {
+        let token = ground.node(0).json(&["token", SERVICE])["token"].clone();
         let (sender, receiver) = channel();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -66,7 +99,7 @@ impl Contest {
             .expect("a runtime");
         let mut contest = Self {
             label: "start".into(),
-            node: Some(node),
+            ground,
             token: token.as_str().expect("a token").into(),
             folder: tempfile::tempdir().expect("a temporary folder"),
             candidates: Vec::new(),
@@ -87,9 +120,8 @@ impl Contest {
         contest
     }
 
-    fn url(&self) -> String {
-        let node = self.node.as_ref().expect("a node runs");
-        format!("http://{}", node.local())
+    fn url(&self, candidate: usize) -> String {
+        format!("http://{}", self.ground.node(candidate).local())
     }
 
     fn fault_file(&self) -> PathBuf {
@@ -98,7 +130,9 @@ impl Contest {
 
     fn spawn(&self, name: &'static str, incarnation: u32) -> Candidate {
         let who = format!("{name}-{incarnation}");
-        let mut child = candidate::start(&who, &self.url(), &self.token, &self.fault_file());
+        let place = NAMES.iter().position(|known| *known == name);
+        let url = self.url(place.expect("one of the names"));
+        let mut child = candidate::start(&who, &url, &self.token, &self.fault_file());
         let out = child.stdout.take().expect("its output is a pipe");
         let sender = self.sender.clone();
         Candidate {
@@ -111,7 +145,7 @@ impl Contest {
 
     /// Notes whom the node calls the leader, as any process may see it.
     fn observe(&self) {
-        let config = Config::new(&self.url(), Some(&self.token)).expect("the node's URL");
+        let config = Config::new(&self.url(0), Some(&self.token)).expect("the node's URL");
         let hydrant = Hydrant::new(config).expect("the node's URL");
         let observed = self.observed.clone();
         self.runtime.spawn(async move {
@@ -279,9 +313,12 @@ impl Contest {
 
     /// Kills the node and starts another one on its data; gives the moment of the kill.
     pub fn kill_node(&mut self) -> Moment {
-        let node = self.node.take().expect("a node runs");
+        let Ground::Alone(node) = &mut self.ground else {
+            panic!("this contest has several nodes");
+        };
+        let running = node.take().expect("a node runs");
         let killed = now();
-        self.node = Some(node.kill().start());
+        *node = Some(running.kill().start());
         killed
     }
 
@@ -299,7 +336,7 @@ impl Contest {
             self.note(line);
         }
         let mut history = History::of(&self.lines);
-        let config = Config::new(&self.url(), Some(&self.token)).expect("the node's URL");
+        let config = Config::new(&self.url(0), Some(&self.token)).expect("the node's URL");
         let hydrant = Hydrant::new(config).expect("the node's URL");
         let read = self.runtime.block_on(state_of(&hydrant, &self.lines));
         history.reads.extend(read);
@@ -310,10 +347,19 @@ impl Contest {
 
 /// Every key that was written; one that is gone reads as revision 0.
 pub async fn state_of(hydrant: &Hydrant, lines: &[Line]) -> Vec<Read> {
-    let began = now();
-    let entries = hydrant.state().list("").await;
+    let end = Instant::now() + PATIENCE;
+    let (began, entries) = loop {
+        let began = now();
+        match hydrant.state().list("").await {
+            Ok(entries) => break (began, entries),
+            // It may just have been struck.
+            Err(error) if error.retryable && Instant::now() < end => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => panic!("the state can't be read: {error}"),
+        }
+    };
     let at = now();
-    let entries = entries.expect("the state can be read");
     let mut keys: BTreeMap<String, (u64, String)> = BTreeMap::new();
     for line in lines {
         if let Event::Sending { key, .. } = &line.event {

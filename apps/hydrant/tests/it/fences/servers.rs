@@ -34,7 +34,7 @@ pub struct Single {
 
 impl Single {
     pub fn start() -> Self {
-        let node = Setup::up().start();
+        let node = Setup::node("").start();
         let token = node.json(&["token", SERVICE])["token"].clone();
         Self {
             token: token.as_str().expect("a token").into(),
