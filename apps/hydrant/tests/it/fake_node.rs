@@ -6,8 +6,8 @@ use std::time::UNIX_EPOCH;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::Path;
-use axum::http::{StatusCode, header};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 
@@ -16,6 +16,10 @@ const ANSWERS: &[(&str, &str)] = &[
     (
         "hydrant.v1.Node/Health",
         include_str!("../golden/answers/health.json"),
+    ),
+    (
+        "hydrant.v1.Node/Servers",
+        r#"{"server": "laptop", "zone": "default"}"#,
     ),
     (
         "hydrant.v1.Node/Stats",
@@ -46,6 +50,11 @@ const ANSWERS: &[(&str, &str)] = &[
     ("hydrant.v1.State/Delete", r#"{"existed": true}"#),
 ];
 
+/// What a node says of its fleet: a server whose node answers as it does itself, and one whose
+/// node does not.
+const FLEET: &str = r#"{"server": "laptop", "zone": "a", "servers": [
+    {"name": "shed", "zone": "b"}, {"name": "laptop", "zone": "a"}, {"name": "desk", "zone": "a"}]}"#;
+
 /// The answers that are streams: a message a line.
 const STREAMS: &[(&str, &str)] = &[
     (
@@ -60,32 +69,56 @@ const STREAMS: &[(&str, &str)] = &[
 
 /// Starts it on a free port, for as long as the test's runtime lives.
 pub async fn start() -> SocketAddr {
+    start_one(false).await
+}
+
+/// Starts one that is the node of a fleet of three servers.
+pub async fn start_fleet() -> SocketAddr {
+    start_one(true).await
+}
+
+async fn start_one(of_fleet: bool) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let routes = Router::new()
         .route("/{service}/{method}", post(answer))
-        .route("/{tier}/{name}/{service}/{method}", post(refuse));
+        .route("/{tier}/{name}/{service}/{method}", post(refuse))
+        .with_state(of_fleet);
     tokio::spawn(async move { axum::serve(listener, routes).await });
     address
 }
 
-async fn answer(Path((service, method)): Path<(String, String)>, _body: Bytes) -> Response {
+async fn answer(
+    State(of_fleet): State<bool>,
+    Path((service, method)): Path<(String, String)>,
+    headers: HeaderMap,
+    _body: Bytes,
+) -> Response {
     let path = format!("{service}/{method}");
+    let asked = headers.get("hydrant-server");
+    if asked.is_some_and(|name| name == "shed") {
+        return json(
+            StatusCode::SERVICE_UNAVAILABLE,
+            r#"{"code": "unavailable", "message": "the node of server shed does not answer"}"#,
+        );
+    }
+    if of_fleet && method == "Servers" {
+        return json(StatusCode::OK, FLEET);
+    }
     let find = |answers: &[(&str, &'static str)]| {
         answers
             .iter()
             .find(|(name, _)| *name == path)
             .map(|(_, text)| with_times(text))
     };
-    if let Some(json) = find(ANSWERS) {
-        return (
-            StatusCode::OK,
-            [(header::CONTENT_TYPE, "application/json")],
-            json,
-        )
-            .into_response();
+    if let Some(text) = find(ANSWERS) {
+        let text = match asked {
+            Some(_) => text.replace("laptop", "desk"),
+            None => text,
+        };
+        return json(StatusCode::OK, text);
     }
     if let Some(lines) = find(STREAMS) {
         let content_type = [(header::CONTENT_TYPE, "application/connect+json")];
@@ -94,14 +127,15 @@ async fn answer(Path((service, method)): Path<(String, String)>, _body: Bytes) -
     refuse().await
 }
 
+fn json(status: StatusCode, body: impl IntoResponse) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
 async fn refuse() -> Response {
-    let json = include_str!("../golden/answers/refusal.json");
-    (
+    json(
         StatusCode::FORBIDDEN,
-        [(header::CONTENT_TYPE, "application/json")],
-        json,
+        include_str!("../golden/answers/refusal.json"),
     )
-        .into_response()
 }
 
 /// Puts a time of day for `AGO(seconds)`, since a table shows how long ago something was.

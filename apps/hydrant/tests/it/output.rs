@@ -146,6 +146,31 @@ fn json() {
     transcript.check_without(&url.0, "json.txt");
 }
 
+/// What a fleet adds: servers beside each other, and one that does not answer.
+#[test]
+fn fleet() {
+    let url = fake_url_of(true);
+    let mut transcript = Transcript::default();
+    for line in [
+        &["list"][..],
+        &["list", "--server", "desk"],
+        &["health"],
+        &["health", "--server", "desk"],
+        &["health", "--server", "shed"],
+        &["health", "--server", "attic"],
+        &["stats"],
+        &["stats", "--server", "desk"],
+        &["logs", "-n", "3"],
+        &["explain", "--server", "desk", "GET", "/api/mobile/v1/init"],
+        &["--json", "health"],
+        &["--json", "stats"],
+        &["--json", "logs", "-n", "3"],
+    ] {
+        transcript.run(&["--url", &url.0], line);
+    }
+    transcript.check_without(&url.0, "fleet.txt");
+}
+
 /// The URL of a fake node, which lives as long as this does.
 struct FakeUrl(
     String,
@@ -153,11 +178,18 @@ struct FakeUrl(
 );
 
 fn fake_url() -> FakeUrl {
+    fake_url_of(false)
+}
+
+fn fake_url_of(fleet: bool) -> FakeUrl {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .expect("a runtime");
-    let address = runtime.block_on(fake_node::start());
+    let address = match fleet {
+        true => runtime.block_on(fake_node::start_fleet()),
+        false => runtime.block_on(fake_node::start()),
+    };
     FakeUrl(format!("http://{address}"), runtime)
 }
