@@ -6,6 +6,7 @@ mod election;
 mod fake_node;
 mod fences;
 mod fleet;
+mod fleet_views;
 mod foreign;
 mod golden;
 mod harness;
