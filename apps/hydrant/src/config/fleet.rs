@@ -55,12 +55,11 @@ impl Fleet {
             }
             _ => {}
         }
-        if let Some(tls) = self.tls.as_ref().filter(|_| !self.tls()) {
-            if !self.peer().ip().is_loopback() {
-                let message = "without TLS, nodes talk to each other on the loopback only: take this \
-                               line out, or let `peer` be an address of 127.0.0.1";
-                return Err((tls.span().start, message.into()));
-            }
+        let is_off = self.tls.as_ref().filter(|_| !self.tls());
+        if let Some(tls) = is_off.filter(|_| !self.peer().ip().is_loopback()) {
+            let message = "without TLS, nodes talk to each other on the loopback only: take this line \
+                           out, or let `peer` be an address of 127.0.0.1";
+            return Err((tls.span().start, message.into()));
         }
         if let Some(told) = &self.advertise {
             let address = told.get_ref().0;

@@ -82,7 +82,7 @@ fn from_one_machine_to_many() {
     let (zookeeper, redis) = match (zookeeper, redis) {
         (Ok(zookeeper), Ok(redis)) => (zookeeper, redis),
         (Err(missing), _) | (_, Err(missing)) => {
-            hydrant_harness::skipped(&missing.to_string());
+            hydrant_harness::skipped(missing);
             return;
         }
     };
