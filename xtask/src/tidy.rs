@@ -9,8 +9,9 @@ use serde::Deserialize;
 use crate::cargo;
 use crate::rules::Rules;
 
-/// The only file that may name an engine, besides the engines and tests.
-const ASSEMBLY: &str = "apps/hydrant/src/assembly.rs";
+/// Where engines may be named, besides the engines themselves and tests: the file of this name, and
+/// its folder.
+const ASSEMBLY: &str = "apps/hydrant/src/assembly";
 
 /// From how many lines on a file is reported.
 const LONG: usize = 600;
@@ -154,8 +155,11 @@ fn leftovers(name: &str, text: &str) -> Vec<String> {
 
 /// Places outside of the assembly that name an engine.
 fn named_engines(name: &str, text: &str) -> Vec<String> {
-    const ENGINES: &[&str] = &["hydrant_embedded"];
-    let may = name == ASSEMBLY || name.starts_with("engines/") || name.contains("/tests/");
+    const ENGINES: &[&str] = &["hydrant_embedded", "hydrant_redis", "hydrant_zookeeper"];
+    let assembles = |rest: &str| rest == ".rs" || rest.starts_with('/');
+    let may = name.strip_prefix(ASSEMBLY).is_some_and(assembles)
+        || name.starts_with("engines/")
+        || name.contains("/tests/");
     if may || !name.ends_with(".rs") || name.starts_with("xtask/") {
         return Vec::new();
     }
@@ -191,7 +195,9 @@ mod tests {
     fn only_the_assembly_names_engines() {
         let text = "use hydrant_embedded::EmbeddedStore;";
         assert_eq!(named_engines("node/src/lib.rs", text).len(), 1);
-        assert!(named_engines(ASSEMBLY, text).is_empty());
+        assert_eq!(named_engines(&format!("{ASSEMBLY}_not.rs"), text).len(), 1);
+        assert!(named_engines(&format!("{ASSEMBLY}.rs"), text).is_empty());
+        assert!(named_engines(&format!("{ASSEMBLY}/engines.rs"), text).is_empty());
         assert!(named_engines("node/tests/it/main.rs", text).is_empty());
         assert!(named_engines("node/src/a.rs", &format!("#[cfg(test)]\n{text}")).is_empty());
     }
