@@ -6,24 +6,15 @@ use std::time::{Duration, Instant};
 
 use hydrant_harness::redis::Options;
 use hydrant_harness::skipped;
-use hydrant_ports::state::{Put, Under};
-use hydrant_ports::{ErrorKind, State};
-use hydrant_redis::RedisState;
+use hydrant_ports::state::Put;
+use hydrant_ports::{ErrorKind, Expect, State};
+use hydrant_redis::{Config, RedisState};
 
+use crate::fence::under;
 use crate::servers::{Kind, Servers};
 use crate::watches::{Told, key};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn under(epoch: u64) -> Put {
-    Put {
-        under: Some(Under {
-            mark: key("m/a"),
-            epoch,
-        }),
-        ..Put::default()
-    }
-}
 
 async fn until(what: &str, mut is_reached: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
@@ -40,12 +31,35 @@ struct Stage {
 }
 
 impl Stage {
-    async fn connect(&self) -> Arc<RedisState> {
+    fn config(&self) -> Config {
         let mut config = self.servers.config();
         config.prefix = self.prefix.clone();
         config.request_timeout = "2s".parse().unwrap();
         config.replica_timeout = "200ms".parse().unwrap();
-        RedisState::connect(config).await.unwrap()
+        config
+    }
+
+    async fn connect(&self) -> Arc<RedisState> {
+        RedisState::connect(self.config()).await.unwrap()
+    }
+
+    /// Where replicas are required, a write that none confirms fails; it has happened nevertheless.
+    async fn strict_write_fails(&self) {
+        let mut config = self.config();
+        config.require_replicas = true;
+        let strict = RedisState::connect(config).await.unwrap();
+        let name = key("strict");
+        let put = strict.put(&name, "x".into(), Put::default()).await;
+        let unconfirmed = put.unwrap_err();
+        println!("strict put: {unconfirmed}");
+        assert_eq!(unconfirmed.kind, ErrorKind::Unavailable);
+        assert!(unconfirmed.to_string().contains("is written, but"));
+        assert!(strict.get(&name).await.unwrap().is_some());
+        let unconfirmed = strict.delete(&name, Expect::Any, None).await;
+        assert_eq!(unconfirmed.unwrap_err().kind, ErrorKind::Unavailable);
+        assert!(strict.get(&name).await.unwrap().is_none());
+        assert_eq!(strict.counts().unconfirmed_writes, 2);
+        strict.close().await;
     }
 
     fn cli(&self, server: usize, words: &[&str]) -> Option<String> {
@@ -128,6 +142,7 @@ async fn what_a_failover_leaves() {
         .await
         .unwrap();
     assert_eq!(leader.counts().unconfirmed_writes, 1);
+    stage.strict_write_fails().await;
     told.until(|known| known.values().all(|entry| &*entry.value == b"six"))
         .await;
     let seen = reader.get(&key("s/a")).await.unwrap().unwrap();

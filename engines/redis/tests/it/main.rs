@@ -4,6 +4,7 @@ mod contract;
 mod errors;
 mod failover;
 mod faults;
+mod fence;
 mod servers;
 mod tls;
 mod watches;

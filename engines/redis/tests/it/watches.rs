@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hydrant_harness::skipped;
 use hydrant_ports::state::Put;
-use hydrant_ports::{Change, Entry, Expect, Key, State, Watch};
+use hydrant_ports::{Change, Entry, ErrorKind, Expect, Key, State, Watch};
 use hydrant_redis::RedisState;
 
 use crate::servers::{Kind, Servers, Share, share};
@@ -59,7 +59,7 @@ impl Told {
     }
 
     /// Nothing more is told for a while.
-    async fn is_silent(&mut self) {
+    pub async fn is_silent(&mut self) {
         let more = tokio::time::timeout(Duration::from_millis(300), self.watch.next()).await;
         assert!(more.is_err(), "{more:?} is one change too many");
     }
@@ -78,10 +78,19 @@ pub async fn put(engine: &Arc<RedisState>, name: &str, value: &str) -> u64 {
     engine.put(&key(name), value, Put::default()).await.unwrap()
 }
 
-fn cli(share: &Share, words: &[&str]) -> String {
+pub fn cli(share: &Share, words: &[&str]) -> String {
     let redis = &share.using.as_ref().unwrap().redis;
     let told = tokio::task::block_in_place(|| redis.cli(0, words));
     told.unwrap_or_else(|| panic!("{words:?} is answered"))
+}
+
+/// What the script of a put does, but without its message.
+fn put_silently(share: &Share, key: &str, value: &str, revision: u64) {
+    let name = |what: &str| format!("{}{{p0}}:{what}", share.config.prefix);
+    let (entry, revision) = (name(&format!("entry:{key}")), revision.to_string());
+    cli(share, &["HSET", &entry, "v", value, "r", &revision]);
+    cli(share, &["ZADD", &name("names"), "0", key]);
+    cli(share, &["SET", &name("counter"), &revision]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -215,15 +224,11 @@ async fn a_lost_message_is_found_by_comparison() {
     let revision = put(&engine, "w/heard", "2").await;
     told.until(|known| known.len() == 2).await;
 
-    // As the script of a write does, but without its message.
+    // As the scripts of a delete and a put do, but without their messages.
     let name = |what: &str| format!("{}{{p0}}:{what}", share.config.prefix);
-    let next = (revision + 1).to_string();
-    let entry = name("entry:w/silent");
-    cli(&share, &["HSET", &entry, "v", "3", "r", &next]);
-    cli(&share, &["ZADD", &name("names"), "0", "w/silent"]);
     cli(&share, &["DEL", &name("entry:w/old")]);
     cli(&share, &["ZREM", &name("names"), "w/old"]);
-    cli(&share, &["SET", &name("counter"), &next]);
+    put_silently(&share, "w/silent", "3", revision + 1);
     let started = Instant::now();
     told.until(|known| known.contains_key("w/silent") && !known.contains_key("w/old"))
         .await;
@@ -232,22 +237,48 @@ async fn a_lost_message_is_found_by_comparison() {
     assert_eq!(told.value("w/silent"), Some(b"3".as_slice()));
     assert_eq!(told.changes.len(), 3, "{:?}", told.changes);
     assert!(engine.counts().lost_messages >= 1);
+}
 
-    // A message that follows a lost one tells it at once.
-    let revision = put(&engine, "w/heard", "4").await;
-    let next = (revision + 1).to_string();
-    cli(&share, &["HSET", &entry, "v", "5", "r", &next]);
-    cli(&share, &["SET", &name("counter"), &next]);
-    put(&engine, "w/heard", "6").await;
-    told.until(|known| {
-        known
-            .get("w/silent")
-            .is_some_and(|entry| &*entry.value == b"5")
-            && known
-                .get("w/heard")
-                .is_some_and(|entry| &*entry.value == b"6")
-    })
-    .await;
+/// A message that follows lost ones tells of them, long before the next comparison.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_after_a_lost_one_tells_of_it() {
+    let Some(mut share) = share(Kind::Single).await else {
+        return;
+    };
+    share.config.compare = "1h".parse().unwrap();
+    let engine = share.connect().await;
+    let mut told = Told::new(&engine, "w/").await;
+    let revision = put(&engine, "w/heard", "1").await;
+    told.until(|known| known.len() == 1).await;
+    put_silently(&share, "w/silent", "2", revision + 1);
+    put(&engine, "w/heard", "3").await;
+    told.until(|known| known.len() == 2 && known["w/heard"].revision > revision)
+        .await;
+    told.is_silent().await;
+    assert_eq!(told.value("w/silent"), Some(b"2".as_slice()));
+    assert_eq!(told.changes.len(), 3, "{:?}", told.changes);
+    assert_eq!(engine.counts().lost_messages, 1);
+}
+
+/// One watch more than the configuration allows is refused; one that has ended leaves its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_have_a_bound() {
+    let Some(mut share) = share(Kind::Single).await else {
+        return;
+    };
+    share.config.watchers = 2;
+    let engine = share.connect().await;
+    let (first, mut second) = (Told::new(&engine, "w/").await, Told::new(&engine, "").await);
+    let refused = engine.watch(&"w/".parse().unwrap()).await;
+    let refused = refused.err().expect("a third watch is refused");
+    assert_eq!(refused.kind, ErrorKind::TooLarge);
+    assert!(refused.to_string().contains("`watchers`"), "{refused}");
+    drop(first);
+    let mut third = Told::new(&engine, "w/").await;
+    put(&engine, "w/a", "1").await;
+    for told in [&mut second, &mut third] {
+        told.until(|known| known.len() == 1).await;
+    }
 }
 
 /// A closed engine ends its watches and refuses requests.
@@ -262,7 +293,7 @@ async fn a_closed_engine_ends_its_watches() {
     engine.close().await;
     assert_eq!(watch.next().await, None);
     let refused = engine.get(&key("w/a")).await.unwrap_err();
-    assert_eq!(refused.kind, hydrant_ports::ErrorKind::Closed);
+    assert_eq!(refused.kind, ErrorKind::Closed);
     let refused = engine.watch(&"w/".parse().unwrap()).await;
     assert!(refused.is_err());
 }
