@@ -31,7 +31,10 @@ pub enum Ground {
     /// A node with everything in it; `None` only between two nodes.
     Alone(Option<Node>),
     /// Nodes of several servers, and the engines that they share.
-    Several(Vec<Node>, Box<Engines>),
+    Several {
+        nodes: Vec<Node>,
+        _engines: Box<Engines>,
+    },
 }
 
 impl Ground {
@@ -48,14 +51,17 @@ impl Ground {
             .map(|server| fleet.server(server, "a", "").spawn())
             .into();
         nodes.iter_mut().for_each(Node::wait_ready);
-        Some(Self::Several(nodes, Box::new(engines)))
+        Some(Self::Several {
+            nodes,
+            _engines: Box::new(engines),
+        })
     }
 
     /// The node that a candidate talks to.
     fn node(&self, candidate: usize) -> &Node {
         match self {
             Self::Alone(node) => node.as_ref().expect("a node runs"),
-            Self::Several(nodes, _) => &nodes[candidate % nodes.len()],
+            Self::Several { nodes, .. } => &nodes[candidate % nodes.len()],
         }
     }
 }
