@@ -125,9 +125,12 @@ fn no_such_server(name: &ServerName) -> Error {
         .mend("see which there are: `hydrant health`")
 }
 
+/// Answers with the name of the server that gave them.
+pub(crate) type ByServer<T> = Vec<(String, T)>;
+
 /// Divides answers into those that are there, with their server, and the servers without one.
 /// When nobody answered, the first that was asked says why.
-pub(crate) fn heard<T>(answers: Vec<Answer<T>>) -> Result<(Vec<(String, T)>, Vec<Unheard>)> {
+pub(crate) fn heard<T>(answers: Vec<Answer<T>>) -> Result<(ByServer<T>, Vec<Unheard>)> {
     let (mut heard, mut unheard) = (Vec::new(), Vec::new());
     for answer in answers {
         match answer.outcome {
