@@ -17,6 +17,8 @@ pub const MASTER: &str = "hydrant";
 
 /// The user that the harness and the servers themselves use where there are users.
 const OWN: &str = "harness";
+/// How long one command may take, on a busy machine too.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How Redis is started.
 #[derive(Debug, Clone)]
@@ -129,7 +131,8 @@ impl Redis {
         let addresses = redis.addresses();
         let mut arguments = vec!["--cluster", "create", "--cluster-yes"];
         arguments.extend(addresses.iter().map(String::as_str));
-        let created = redis.cli(0, &arguments);
+        let to = redis.servers[0].address;
+        let created = redis.ask(to, redis.password.as_deref(), &arguments, READY);
         assert!(
             created
                 .as_ref()
@@ -388,20 +391,27 @@ impl Redis {
         if !server.process.is_active() {
             return None;
         }
-        self.ask(server.address, self.password.as_deref(), arguments)
+        let password = self.password.as_deref();
+        self.ask(server.address, password, arguments, ANSWER)
     }
 
     fn sentinel_says(&self, sentinel: &Server, arguments: &[&str]) -> Option<String> {
         if !sentinel.process.is_active() {
             return None;
         }
-        self.ask(sentinel.address, None, arguments)
+        self.ask(sentinel.address, None, arguments, ANSWER)
     }
 
-    fn ask(&self, to: SocketAddr, password: Option<&str>, arguments: &[&str]) -> Option<String> {
-        // A frozen server would hold it for ever.
+    /// Gives up after `patience`: a frozen server would hold it for ever.
+    fn ask(
+        &self,
+        to: SocketAddr,
+        password: Option<&str>,
+        arguments: &[&str],
+        patience: Duration,
+    ) -> Option<String> {
         let mut command = Command::new("timeout");
-        command.args(["5", "redis-cli"]);
+        command.args([&patience.as_secs().to_string(), "redis-cli"]);
         command.args(["-h", &to.ip().to_string(), "-p", &to.port().to_string()]);
         command.arg("-e");
         if let Some(certificates) = &self.certificates {

@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 use crate::servers::{Kind, Servers, share};
 use crate::watches::{Told, key, put};
 
+type Action<'a> = &'a dyn Fn();
+
 fn through(proxy: &Proxy, config: &Config) -> Config {
     let mut config = config.clone();
     config.servers = vec![proxy.address().to_string()];
@@ -47,7 +49,7 @@ async fn a_silent_server_is_noticed_in_time() {
     put(&engine, "a", "1").await;
     let mut told = Told::new(&engine, "").await;
 
-    let faults: [(&str, &dyn Fn(), &dyn Fn()); 3] = [
+    let faults: [(&str, Action, Action); 3] = [
         ("frozen", &|| redis.pause(0), &|| redis.resume(0)),
         ("half-open", &|| proxy.hold(), &|| proxy.restore()),
         ("refused", &|| proxy.cut(), &|| proxy.restore()),
