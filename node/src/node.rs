@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hydrant_contracts::{Error, Identity, InstanceId, ServiceId, TokenKey};
+use hydrant_contracts::{Error, Identity, InstanceId, ServerName, ServiceId, TokenKey};
 use hydrant_ports::{Coordination, Expect, Key};
 use hydrant_router::{PeerConfig, Router};
 
@@ -87,10 +87,11 @@ impl Node {
         let agent = Arc::new(agent.await?);
         write_operator_token(&config.data.join("operator.token"), &key)?;
         let engines = bounded(&engines);
-        let services = kept_scale(&*engines.coordination, &config.services).await?;
+        let services = kept_scale(&*engines.coordination, &config).await?;
         let hooks = Arc::new(AgentHooks {
             agent: Arc::downgrade(&agent),
             coordination: engines.coordination,
+            server: config.server.clone(),
         });
         let supervisor = Supervisor::start(
             SupervisorConfig {
@@ -183,6 +184,7 @@ fn url(mut listener: SocketAddr) -> String {
 struct AgentHooks {
     agent: Weak<Agent>,
     coordination: Arc<dyn Coordination>,
+    server: ServerName,
 }
 
 #[async_trait]
@@ -207,7 +209,8 @@ impl Hooks for AgentHooks {
     }
 
     async fn keep_scale(&self, service: &ServiceId, instances: u32) -> Result<(), Error> {
-        let key = scale_key(service).map_err(|error| invalid("invalid_name", error.to_string()))?;
+        let key = scale_key(&self.server, service)
+            .map_err(|error| invalid("invalid_name", error.to_string()))?;
         let value = instances.to_string().into();
         self.coordination.put(&key, value, Expect::Any).await?;
         Ok(())
@@ -217,11 +220,11 @@ impl Hooks for AgentHooks {
 /// The services with the number of processes that somebody has asked for since.
 async fn kept_scale(
     coordination: &dyn Coordination,
-    services: &[ServiceSpec],
+    config: &NodeConfig,
 ) -> Result<Vec<ServiceSpec>, StartError> {
-    let mut services = services.to_vec();
+    let mut services = config.services.clone();
     for service in &mut services {
-        let Ok(key) = scale_key(&service.id) else {
+        let Ok(key) = scale_key(&config.server, &service.id) else {
             continue;
         };
         let kept = coordination
@@ -241,8 +244,9 @@ async fn kept_scale(
     Ok(services)
 }
 
-fn scale_key(service: &ServiceId) -> Result<Key, hydrant_ports::InvalidKey> {
-    format!("scale/{service}").parse()
+/// Where the number of processes is kept that a service shall have on a server.
+fn scale_key(server: &ServerName, service: &ServiceId) -> Result<Key, hydrant_ports::InvalidKey> {
+    format!("scale/{server}/{service}").parse()
 }
 
 #[cfg(test)]

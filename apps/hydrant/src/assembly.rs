@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hydrant_contracts::{ServerName, ServiceId, Version, ZoneName};
+use hydrant_contracts::{Code, Error, ServerName, ServiceId, Version, ZoneName};
 use hydrant_node::{FleetConfig, Node, NodeConfig, ServiceSpec, StartError};
+use hydrant_ports::ErrorKind;
 use rustls::pki_types::UnixTime;
 
 use crate::cli::Builtin;
@@ -263,6 +264,12 @@ fn start_failure(error: &StartError) -> Failure {
             chain(error),
             format!("choose another address with --{which} ADDR"),
         ),
+        StartError::Engine { port, source } if source.kind == ErrorKind::Unavailable => {
+            let mend = format!("start it, or mend [{port}] in the configuration file");
+            Error::new(Code::Unavailable, "engine_unavailable", chain(error))
+                .mend(mend)
+                .into()
+        }
         _ => wrong("node_cannot_start", chain(error), ""),
     }
 }

@@ -205,6 +205,9 @@ pub(crate) struct ScaleArgs {
     /// How many processes it shall have
     #[arg(value_name = "N")]
     pub(crate) instances: u32,
+    /// On this server [default: the one whose node is asked]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Option<hydrant_contracts::ServerName>,
     /// How long to wait until all are ready
     #[arg(long, value_name = "TIME", default_value = "60s")]
     pub(crate) timeout: hydrant_runtime::Duration,

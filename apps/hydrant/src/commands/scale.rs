@@ -17,6 +17,10 @@ const POLL: Duration = Duration::from_millis(200);
 /// Changes the number of processes, and waits until they are ready.
 pub(crate) async fn run(global: &Global, args: &ScaleArgs, output: &Output) -> Result<()> {
     let api = Api::connect(global).await?;
+    let api = match &args.server {
+        Some(server) => api.of_server(server.as_str()),
+        None => api,
+    };
     let request = proto::ScaleRequest {
         service: args.service.clone(),
         instances: args.instances,

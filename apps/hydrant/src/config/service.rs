@@ -103,7 +103,10 @@ impl Service {
                     "this can't be the name of an environment variable".into(),
                 ));
             }
-            if text == "PORT" || text.starts_with("HYDRANT_") && text != "HYDRANT_LOG" {
+            let of_services = ["HYDRANT_LOG", hydrant_mobile::SOURCES];
+            if text == "PORT"
+                || text.starts_with("HYDRANT_") && !of_services.contains(&text.as_str())
+            {
                 return Err((at, format!("`{text}` is set by the node; take it out")));
             }
         }
