@@ -213,6 +213,6 @@ mod tests {
         };
         assert!(has("hydrant.v1.Registry/RegisterInstance", false));
         assert!(has("hydrant.v1.State/Get", true));
-        assert_eq!(methods.len(), 23);
+        assert_eq!(methods.len(), 24);
     }
 }

@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::sockopt;
 
@@ -251,12 +251,8 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared) -> io::Result<()> {
 fn move_all(mut from: &TcpStream, mut to: &TcpStream, shared: &Shared) -> io::Result<()> {
     let mut buffer = [0; PIECE];
     loop {
-        let (_, limit) = shared.wait_passing();
-        let share = limit.map_or(PIECE as u64, |limit| {
-            (limit * SLICE.as_millis() as u64 / 1000).clamp(1, PIECE as u64)
-        });
-        let read = from.read(&mut buffer[..share as usize])?;
-        let begun = Instant::now();
+        shared.wait_passing();
+        let read = from.read(&mut buffer)?;
         let (delay, limit) = shared.wait_passing();
         crate::pause(delay);
         // It may have been held while this waited.
@@ -264,10 +260,15 @@ fn move_all(mut from: &TcpStream, mut to: &TcpStream, shared: &Shared) -> io::Re
         if read == 0 {
             return Ok(());
         }
-        to.write_all(&buffer[..read])?;
-        if let Some(limit) = limit {
-            let due = Duration::from_secs_f64(read as f64 / limit as f64);
-            crate::pause(due.saturating_sub(begun.elapsed()));
+        let Some(limit) = limit else {
+            to.write_all(&buffer[..read])?;
+            continue;
+        };
+        let share = (limit * SLICE.as_millis() as u64 / 1000).clamp(1, PIECE as u64);
+        for piece in buffer[..read].chunks(share as usize) {
+            shared.wait_passing();
+            to.write_all(piece)?;
+            crate::pause(Duration::from_secs_f64(piece.len() as f64 / limit as f64));
         }
     }
 }
