@@ -232,3 +232,31 @@ async fn a_storm_of_changes_is_no_storm_of_reads() {
     println!("{CHANGES} changes of a key: {reads} reads, {words} told");
     assert!(reads <= CHANGES as u64, "{reads} reads");
 }
+
+/// A change that comes while another is read is told next, not with the next event.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_comes_during_a_read_is_told_at_once() {
+    let Some(shared) = SINGLE.as_ref() else {
+        return;
+    };
+    let (_at_work, chroot) = (shared.at_work().await, chroot());
+    let other = shared.engine(&chroot).await;
+    let (engine, proxies) = shared.behind_proxies(&chroot).await;
+    let session = open(&other, "one").await;
+    put_in(&*session, "w/a", "0").await;
+    let mut watch = engine.watch(&prefix("w/")).await.unwrap();
+    assert_eq!(next(&mut watch).await, "all 1");
+    // An event takes 20 ms, and the read that it causes 40 ms more.
+    proxies[0].delay(Duration::from_millis(20));
+    for round in 0..5 {
+        put_in(&*session, "w/a", "x").await;
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let name = format!("w/b{round}");
+        put_in(&*session, &name, "y").await;
+        let written = Instant::now();
+        while next(&mut watch).await != format!("{name}=y") {}
+        let late = written.elapsed();
+        println!("told after {late:?}");
+        assert!(late < Duration::from_secs(5), "told after {late:?}");
+    }
+}
