@@ -59,7 +59,7 @@ impl Identities {
 fn verified(key: &TokenKey, token: &[u8]) -> Result<Who, Refusal> {
     let text = std::str::from_utf8(token).unwrap_or("");
     let identity = key.verify(text).map_err(|_| {
-        let message = "the token was not made by this node";
+        let message = "the token was not made by this node or its fleet";
         Refusal::new(Reason::InvalidToken, message)
             .mend("make one with `hydrant token SERVICE`, or send none")
     })?;

@@ -20,7 +20,7 @@ pub enum Reason {
     AmbiguousMethod,
     /// The caller's tier may not call there.
     TierRefused,
-    /// The token was not made by this node.
+    /// The token was not made by this node or its fleet.
     InvalidToken,
     /// Instances are registered, and none of them answers.
     NoHealthyInstance,

@@ -49,7 +49,7 @@ impl fmt::Display for Caller {
 
 /// A token that this key did not make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the token was not made by this node; make one with `hydrant token SERVICE`")]
+#[error("the token was not made by this node or its fleet; make one with `hydrant token SERVICE`")]
 pub struct InvalidToken;
 
 /// The secret with which a node makes and checks tokens. Checking needs no I/O.
