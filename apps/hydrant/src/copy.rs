@@ -344,6 +344,10 @@ mod tests {
         found.map(|found| found.entry.value)
     }
 
+    async fn kept(side: &Side, name: &str) -> hydrant_ports::Versioned {
+        side.coordination.get(&key(name)).await.unwrap().unwrap()
+    }
+
     /// A source with something of each kind.
     async fn source() -> Store {
         let store = Store::new();
@@ -352,7 +356,7 @@ mod tests {
             put(&side, &format!("service/a/{at:04}"), "x", None).await;
         }
         put(&side, "service/a/short", "soon over", Some(60)).await;
-        let scale = key("scale/api/a");
+        let scale = key("scale/one/api/a");
         side.coordination
             .put(&scale, "3".into(), Expect::Any)
             .await
@@ -377,22 +381,12 @@ mod tests {
         let after = compare(&from, &to, &marks).await.unwrap();
         assert!(after.is_done(), "{after:?}");
         assert_eq!((after.state.same(), after.kept.same()), (count, 1));
-        let found = to
-            .coordination
-            .get(&key("scale/api/a"))
-            .await
-            .unwrap()
-            .unwrap();
+        let found = kept(&to, "scale/one/api/a").await;
         assert_eq!(found.value, "3");
 
         let revision = found.revision;
         carry_out(&after, &from, &to).await.unwrap();
-        let found = to
-            .coordination
-            .get(&key("scale/api/a"))
-            .await
-            .unwrap()
-            .unwrap();
+        let found = kept(&to, "scale/one/api/a").await;
         assert_eq!(found.revision, revision, "written again");
     }
 
