@@ -2,6 +2,7 @@
 //!
 //! Names are parsed once, at the edge, and carried as types from there on.
 
+pub mod bucket;
 mod context;
 mod endpoint;
 mod error;

@@ -7,22 +7,31 @@
 //! fails never fails an answer: its last good value stays, marked stale.
 
 mod api;
-mod compose;
-mod conditional;
+mod bundle;
+mod compiled;
+mod configuration;
+mod content;
 mod demo;
-mod fetch;
-mod parameters;
-mod poll;
-mod sight;
-mod snapshot;
+mod documents;
+mod experiments;
+mod keys;
+mod service;
+mod settings;
 mod sources;
 mod upstream;
 
 pub use api::run_api;
 pub use demo::install_demo;
-pub use poll::run_service;
+pub use service::run_service;
 pub use sources::{SOURCES, Source, Sources, SourcesError};
 pub use upstream::run_demo_upstream;
+
+/// The messages and services of `service/mobile`, package `hydrant.mobile.v1`.
+#[allow(missing_docs, clippy::all)]
+pub mod proto {
+    connectrpc::include_generated!();
+    pub use self::hydrant::mobile::v1::*;
+}
 
 /// The version of the built-in services.
 const VERSION: &str = env!("CARGO_PKG_VERSION");

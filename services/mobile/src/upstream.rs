@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::VERSION;
-use crate::conditional::{etag_of, is_named};
+use crate::api::conditional::{etag_of, is_named};
 
 /// How long the demo's catalogue stays the same, in milliseconds.
 const CHANGES_EVERY: i64 = 60_000;

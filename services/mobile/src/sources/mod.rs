@@ -1,3 +1,10 @@
+mod fetch;
+mod poll;
+pub(crate) mod snapshot;
+
+pub(crate) use fetch::Fetcher;
+pub(crate) use poll::Poller;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hydrant_runtime::Clock;
 use hydrant_sdk::{Error, State};
 
-use crate::snapshot::KEY;
+use crate::sources::snapshot::KEY;
 
 /// How often the state is asked.
 const PAUSE: Duration = Duration::from_secs(1);

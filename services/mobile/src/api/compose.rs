@@ -1,7 +1,7 @@
 use serde_json::{Map, Value, json};
 
-use crate::parameters::Parameters;
-use crate::snapshot::{Found, Snapshot};
+use crate::api::parameters::Parameters;
+use crate::sources::snapshot::{Found, Snapshot};
 
 /// A snapshot, ready to be put into answers.
 pub(crate) struct Feed {
@@ -80,8 +80,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::conditional::etag_of;
-    use crate::snapshot::Stale;
+    use crate::api::conditional::etag_of;
+    use crate::sources::snapshot::Stale;
 
     fn parameters() -> Parameters {
         Parameters {

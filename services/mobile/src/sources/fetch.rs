@@ -6,7 +6,7 @@ use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 
-use crate::snapshot::{Outcome, Validator};
+use crate::sources::snapshot::{Outcome, Validator};
 use crate::sources::{Location, Source};
 
 /// Asks sources for their documents.

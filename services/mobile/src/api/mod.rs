@@ -1,7 +1,12 @@
+mod compose;
+pub(crate) mod conditional;
+mod parameters;
+mod serving;
+mod sight;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{self, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -11,11 +16,14 @@ use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Error, Hydrant, Problem, Service, StateChange, StateWatch, Tier};
 
 use crate::VERSION;
-use crate::compose::Feed;
-use crate::conditional::{etag_of, is_named};
-use crate::parameters::{Parameters, Query, refuse};
-use crate::sight::Sight;
-use crate::snapshot::{KEY, Snapshot};
+use crate::api::compose::Feed;
+use crate::api::conditional::{etag_of, is_named};
+use crate::api::parameters::{Parameters, Query, refuse};
+use crate::api::serving::{Served, swap_compiled, swap_feed};
+use crate::api::sight::Sight;
+use crate::bundle::{self, Bundle};
+use crate::compiled::Compiled;
+use crate::sources::snapshot::{self, Snapshot};
 
 /// How long a new process waits for the snapshot before it lets requests in.
 const FIRST_SNAPSHOT: Duration = Duration::from_secs(5);
@@ -28,14 +36,14 @@ const FIRST_SNAPSHOT: Duration = Duration::from_secs(5);
 pub async fn run_api() -> Result<(), Error> {
     hydrant_runtime::telemetry::start();
     let hydrant = Hydrant::from_env()?;
-    let feed = Arc::new(ArcSwapOption::empty());
-    let mut follower = Follower::new(&hydrant, Arc::clone(&feed))?;
+    let served = Served::default();
+    let mut follower = Follower::new(&hydrant, Arc::clone(&served))?;
     // A process that answers 503 because it is new would be seen by users; one that registers
     // a moment later is not.
     let _ = tokio::time::timeout(FIRST_SNAPSHOT, follower.until_first()).await;
     let sight = Sight::new(Clock::system());
     Service::new(Tier::Api, "mobile", VERSION)?
-        .http(routes(feed, sight.clone(), Clock::system()))
+        .http(routes(served, sight.clone(), Clock::system()))
         .alongside(follower.follow(sight))
         .run_on(hydrant)
         .await
@@ -45,21 +53,21 @@ pub async fn run_api() -> Result<(), Error> {
 struct Follower {
     state: hydrant_sdk::State,
     watch: StateWatch,
-    feed: Arc<ArcSwapOption<Feed>>,
+    served: Served,
 }
 
 impl Follower {
-    fn new(hydrant: &Hydrant, feed: Arc<ArcSwapOption<Feed>>) -> Result<Self, Error> {
+    fn new(hydrant: &Hydrant, served: Served) -> Result<Self, Error> {
         let state = hydrant.state().of(&"service/mobile".parse()?);
         Ok(Self {
-            watch: state.watch(KEY),
+            watch: state.watch(""),
             state,
-            feed,
+            served,
         })
     }
 
     async fn until_first(&mut self) -> Result<(), Error> {
-        while self.feed.load().is_none() {
+        while self.served.load().feed.is_none() {
             self.step().await?;
         }
         Ok(())
@@ -88,28 +96,55 @@ impl Follower {
             StateChange::Put(entry) => vec![entry],
             StateChange::Removed(_) => Vec::new(),
         };
-        for entry in entries.iter().filter(|entry| entry.key == KEY) {
-            match serde_json::from_slice::<Snapshot>(&entry.value) {
-                Ok(snapshot) => self.feed.store(Some(Arc::new(Feed::new(snapshot)))),
-                Err(error) => tracing::error!(%error, "the snapshot can't be read"),
+        for entry in &entries {
+            match entry.key.as_str() {
+                snapshot::KEY => self.take_snapshot(&entry.value),
+                bundle::KEY => self.take_bundle(&entry.value),
+                _ => {}
             }
         }
         Ok(())
+    }
+
+    fn take_snapshot(&self, value: &[u8]) {
+        match serde_json::from_slice::<Snapshot>(value) {
+            Ok(snapshot) => swap_feed(&self.served, Arc::new(Feed::new(snapshot))),
+            Err(error) => tracing::error!(%error, "the snapshot can't be read"),
+        }
+    }
+
+    fn take_bundle(&self, value: &[u8]) {
+        let bundle = match Bundle::unpack(value) {
+            Ok(bundle) => bundle,
+            Err(error) => return tracing::error!(%error, "the published revision can't be read"),
+        };
+        match Compiled::compile(&bundle) {
+            Ok(compiled) => swap_compiled(&self.served, Arc::new(compiled)),
+            Err(mistakes) => tracing::error!(
+                revision = bundle.revision,
+                mistake = %mistakes[0],
+                "the published revision does not compile; the last one goes on"
+            ),
+        }
     }
 }
 
 #[derive(Clone)]
 struct Answers {
-    feed: Arc<ArcSwapOption<Feed>>,
+    served: Served,
     sight: Sight,
     clock: Clock,
 }
 
-fn routes(feed: Arc<ArcSwapOption<Feed>>, sight: Sight, clock: Clock) -> axum::Router {
+fn routes(served: Served, sight: Sight, clock: Clock) -> axum::Router {
     axum::Router::new()
         .route("/v1/init", get(init))
         .fallback(|| async { Problem(no_such_page()) })
-        .with_state(Answers { feed, sight, clock })
+        .with_state(Answers {
+            served,
+            sight,
+            clock,
+        })
 }
 
 async fn init(
@@ -119,7 +154,8 @@ async fn init(
 ) -> Result<Response, Problem> {
     let extract::Query(query) = query.map_err(|error| refuse(error.body_text()))?;
     let parameters = Parameters::check(query)?;
-    let feed = answers.feed.load_full().ok_or_else(no_snapshot)?;
+    let serving = answers.served.load();
+    let feed = serving.feed.as_ref().ok_or_else(no_snapshot)?;
     let body = feed.body(&parameters);
     let etag = etag_of(&body);
     let unchanged = headers
@@ -135,7 +171,7 @@ async fn init(
         all_stale(&answers.sight),
         feed.stale(answers.clock.unix_ms()),
     ];
-    describe(answer.headers_mut(), &feed, etag, &stale);
+    describe(answer.headers_mut(), feed, etag, &stale);
     Ok(answer)
 }
 
@@ -178,13 +214,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::snapshot::{Found, Stale};
+    use crate::sources::snapshot::{Found, Stale};
 
     const INIT: &str = "/v1/init?platform=ios&version=7.2.1&locale=en-US";
 
     struct Api {
         base: String,
-        feed: Arc<ArcSwapOption<Feed>>,
+        served: Served,
         sight: Sight,
         clock: Clock,
         client: reqwest::Client,
@@ -192,17 +228,17 @@ mod tests {
 
     impl Api {
         async fn start() -> Self {
-            let feed = Arc::new(ArcSwapOption::empty());
+            let served = Served::default();
             let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(100));
             let sight = Sight::new(clock.clone());
-            let routes = routes(Arc::clone(&feed), sight.clone(), clock.clone());
+            let routes = routes(Arc::clone(&served), sight.clone(), clock.clone());
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let base = format!("http://{}", listener.local_addr().unwrap());
             tokio::spawn(async move { axum::serve(listener, routes).await });
             let client = reqwest::Client::new();
             Self {
                 base,
-                feed,
+                served,
                 sight,
                 clock,
                 client,
@@ -223,7 +259,7 @@ mod tests {
                 epoch: 3,
                 sources: [("content".to_owned(), found)].into(),
             };
-            self.feed.store(Some(Arc::new(Feed::new(snapshot))));
+            swap_feed(&self.served, Arc::new(Feed::new(snapshot)));
         }
 
         async fn get(&self, path: &str, tag: &str) -> reqwest::Response {

@@ -2,13 +2,13 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use hydrant_runtime::{Backoff, Clock};
-use hydrant_sdk::{Code, Error, Hydrant, Leadership, Service, State, Tier};
+use hydrant_sdk::{Code, Error, Hydrant, Leadership, State};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::VERSION;
-use crate::fetch::Fetcher;
-use crate::snapshot::{KEY, Outcome, Snapshot, Validator};
-use crate::sources::{SOURCES, Source, Sources};
+use crate::service::broken;
+use crate::sources::Fetcher;
+use crate::sources::snapshot::{KEY, Outcome, Snapshot, Validator};
+use crate::sources::{Source, Sources};
 
 /// The election that decides who polls.
 const ELECTION: &str = "sources";
@@ -22,57 +22,11 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long an answer is waited for when it looks.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// Runs `service/mobile`: stands for election, and as the leader polls the sources that the file
-/// named by [`SOURCES`](crate::SOURCES) defines.
-///
-/// # Errors
-///
-/// If the environment or the definitions can't be used, or as [`Service::run`].
-pub async fn run_service() -> Result<(), Error> {
-    hydrant_runtime::telemetry::start();
-    let hydrant = Hydrant::from_env()?;
-    let poller = Poller {
-        fetcher: Fetcher::new(own_name(&hydrant)).map_err(|error| broken(&error))?,
-        sources: load_sources(&hydrant)?,
-        clock: Clock::system(),
-    };
-    let work = poller.lead_again_and_again(hydrant.clone());
-    Service::new(Tier::Service, "mobile", VERSION)?
-        .alongside(work)
-        .run_on(hydrant)
-        .await
-}
-
-fn load_sources(hydrant: &Hydrant) -> Result<Sources, Error> {
-    let path = std::env::var_os(SOURCES).ok_or_else(|| {
-        let message = format!("{SOURCES} is not set, so no sources are known");
-        Error::new(Code::FailedPrecondition, "no_sources", message)
-            .mend("set it to the path of a sources.toml")
-    })?;
-    let public_url = hydrant.config().public_url.as_deref();
-    Sources::load(path.as_ref(), public_url).map_err(|error| broken(&error))
-}
-
-fn own_name(hydrant: &Hydrant) -> String {
-    match &hydrant.config().instance {
-        Some(instance) => instance.to_string(),
-        None => format!("pid-{}", std::process::id()),
-    }
-}
-
-fn broken(error: &dyn std::error::Error) -> Error {
-    Error::new(
-        Code::InvalidArgument,
-        "bad_configuration",
-        error.to_string(),
-    )
-}
-
 /// Polls the sources while it leads.
-struct Poller {
-    fetcher: Fetcher,
-    sources: Sources,
-    clock: Clock,
+pub(crate) struct Poller {
+    pub(crate) fetcher: Fetcher,
+    pub(crate) sources: Sources,
+    pub(crate) clock: Clock,
 }
 
 /// A source that has been asked.
@@ -83,7 +37,7 @@ struct Polled<'a> {
 }
 
 impl Poller {
-    async fn lead_again_and_again(self, hydrant: Hydrant) -> Result<(), Error> {
+    pub(crate) async fn lead_again_and_again(self, hydrant: Hydrant) -> Result<(), Error> {
         loop {
             let leadership = hydrant.campaign(ELECTION).await?;
             tracing::info!(epoch = leadership.epoch(), "leads: polling the sources");
@@ -277,8 +231,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::snapshot::Found;
     use crate::sources::Location;
+    use crate::sources::snapshot::Found;
 
     fn board() -> Board {
         Board {

@@ -1,0 +1,3 @@
+fn main() -> hydrant_build::Result {
+    hydrant_build::compile("proto", &["hydrant/mobile/v1/documents.proto"])
+}

@@ -1,0 +1,43 @@
+//! A revision, ready to answer from: immutable, and swapped whole.
+
+use hydrant_flags::{Definitions, Mistake};
+
+use crate::bundle::Bundle;
+use crate::configuration::Configuration;
+use crate::content::Content;
+use crate::documents::Kind;
+use crate::experiments::Experiments;
+use crate::keys::Keys;
+use crate::settings::Settings;
+
+/// Everything that answers are made from, of one revision.
+#[derive(Debug, Default)]
+pub(crate) struct Compiled {
+    pub(crate) revision: u64,
+    pub(crate) flags: Definitions,
+    pub(crate) experiments: Experiments,
+    pub(crate) configuration: Configuration,
+    pub(crate) content: Content,
+    pub(crate) keys: Keys,
+    pub(crate) settings: Settings,
+}
+
+impl Compiled {
+    /// Compiles a revision: on entry, so that a bad change is refused, and where it is served.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with it, at least as far as the first part that has mistakes.
+    pub(crate) fn compile(bundle: &Bundle) -> Result<Self, Vec<Mistake>> {
+        let flags = Definitions::compile(bundle.of(Kind::Flags))?;
+        Ok(Self {
+            revision: bundle.revision,
+            experiments: Experiments::compile(bundle, &flags)?,
+            configuration: Configuration::compile(bundle)?,
+            content: Content::compile(bundle)?,
+            keys: Keys::compile(bundle)?,
+            settings: Settings::compile(bundle)?,
+            flags,
+        })
+    }
+}

@@ -1,0 +1,53 @@
+//! `service/mobile`: owns the tables, and as the leader polls the sources and publishes.
+
+use hydrant_runtime::Clock;
+use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
+
+use crate::VERSION;
+use crate::sources::{Fetcher, Poller, SOURCES, Sources};
+
+/// Runs `service/mobile`: stands for election, and as the leader polls the sources that the file
+/// named by [`SOURCES`](crate::SOURCES) defines.
+///
+/// # Errors
+///
+/// If the environment or the definitions can't be used, or as [`Service::run`].
+pub async fn run_service() -> Result<(), Error> {
+    hydrant_runtime::telemetry::start();
+    let hydrant = Hydrant::from_env()?;
+    let poller = Poller {
+        fetcher: Fetcher::new(own_name(&hydrant)).map_err(|error| broken(&error))?,
+        sources: load_sources(&hydrant)?,
+        clock: Clock::system(),
+    };
+    let work = poller.lead_again_and_again(hydrant.clone());
+    Service::new(Tier::Service, "mobile", VERSION)?
+        .alongside(work)
+        .run_on(hydrant)
+        .await
+}
+
+fn load_sources(hydrant: &Hydrant) -> Result<Sources, Error> {
+    let path = std::env::var_os(SOURCES).ok_or_else(|| {
+        let message = format!("{SOURCES} is not set, so no sources are known");
+        Error::new(Code::FailedPrecondition, "no_sources", message)
+            .mend("set it to the path of a sources.toml")
+    })?;
+    let public_url = hydrant.config().public_url.as_deref();
+    Sources::load(path.as_ref(), public_url).map_err(|error| broken(&error))
+}
+
+fn own_name(hydrant: &Hydrant) -> String {
+    match &hydrant.config().instance {
+        Some(instance) => instance.to_string(),
+        None => format!("pid-{}", std::process::id()),
+    }
+}
+
+pub(crate) fn broken(error: &dyn std::error::Error) -> Error {
+    Error::new(
+        Code::InvalidArgument,
+        "bad_configuration",
+        error.to_string(),
+    )
+}

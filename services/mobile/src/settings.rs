@@ -1,0 +1,14 @@
+//! The settings of one revision, compiled.
+
+use hydrant_flags::Mistake;
+
+use crate::bundle::Bundle;
+
+#[derive(Debug, Default)]
+pub(crate) struct Settings {}
+
+impl Settings {
+    pub(crate) fn compile(_bundle: &Bundle) -> Result<Self, Vec<Mistake>> {
+        Ok(Self {})
+    }
+}
