@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use crate::commands::mobile::MobileArgs;
 use crate::commands::run::RunArgs;
 use crate::config::Listen;
 
@@ -72,6 +73,8 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Read and write shared state
     State(StateArgs),
+    /// Flags, configuration, content and experiments of mobile apps
+    Mobile(Box<MobileArgs>),
     /// Make the certificates and keys that a fleet of several servers needs
     Ca(CaArgs),
     /// Carry what a node keeps to the engines of a fleet

@@ -9,6 +9,7 @@ mod explain;
 mod health;
 mod list;
 mod logs;
+pub(crate) mod mobile;
 mod node;
 pub(crate) mod run;
 mod scale;
@@ -39,6 +40,7 @@ pub(crate) async fn dispatch(cli: Cli, output: &Output) -> Result<()> {
         Command::Scale(args) => scale::run(global, &args, output).await,
         Command::Token(args) => token::run(global, &args, output).await,
         Command::State(args) => state::run(global, &args, output).await,
+        Command::Mobile(args) => mobile::run(global, &args, output).await,
         Command::Ca(args) => ca::run(args.command, output),
         Command::Data(args) => match args.command {
             DataCommand::Copy(args) => data_copy::run(&args, output).await,
