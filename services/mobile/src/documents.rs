@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     ContentType,
     /// An entry of content.
     Content,
+    /// What is known of an image. Made by the service itself when one is added, never by people.
+    Image,
     /// An API key: its hash, its role and its rate.
     Key,
     /// Settings of the service; its only document is `settings`.
@@ -36,7 +38,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Flags,
         Self::Experiment,
         Self::Layer,
@@ -47,6 +49,7 @@ impl Kind {
         Self::Cohort,
         Self::ContentType,
         Self::Content,
+        Self::Image,
         Self::Key,
         Self::Settings,
     ];
@@ -63,6 +66,7 @@ impl Kind {
             Self::Cohort => "cohort",
             Self::ContentType => "content-type",
             Self::Content => "content",
+            Self::Image => "image",
             Self::Key => "key",
             Self::Settings => "settings",
         }

@@ -1,14 +1,112 @@
-//! The content of one revision, compiled.
+//! The content of one revision, compiled: entries in slots, each for an audience and a time, in
+//! many locales.
 
-use hydrant_flags::Mistake;
+mod document;
+mod edit;
+mod image;
+mod locale;
+mod ordered;
+mod schedule;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::collections::HashMap;
+
+use hydrant_flags::{Context, Mistake};
 
 use crate::bundle::Bundle;
+use crate::content::document::Entry;
+use crate::content::image::Images;
+use crate::content::slot::Slot;
+use crate::content::types::Types;
+use crate::documents::Kind;
 
+pub(crate) use edit::published;
+pub(crate) use image::{Image, Variant};
+
+/// All content, ready to answer from.
 #[derive(Debug, Default)]
-pub(crate) struct Content {}
+pub(crate) struct Content {
+    slots: HashMap<Box<str>, Slot>,
+    images: Images,
+}
+
+/// What a slot shows to somebody, and for how long at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chosen<'a> {
+    /// The entry; `None` when the slot shows nothing now.
+    pub(crate) entry: Option<ChosenEntry<'a>>,
+    /// When the schedule of an entry in the slot next begins or ends, in milliseconds since 1970:
+    /// the same question has the same answer until then. `None`: as long as the revision lives.
+    pub(crate) valid_until: Option<i64>,
+}
+
+/// An entry in one locale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChosenEntry<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// The locale that it is in.
+    pub(crate) locale: &'a str,
+    /// As an app gets it: `{"entry": NAME, "type": TYPE, "locale": LOCALE, "fields": {…}}`.
+    pub(crate) json: &'a str,
+}
 
 impl Content {
-    pub(crate) fn compile(_bundle: &Bundle) -> Result<Self, Vec<Mistake>> {
-        Ok(Self {})
+    /// Compiles the content of a revision, drafts too where it has them.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with it.
+    pub(crate) fn compile(bundle: &Bundle) -> Result<Self, Vec<Mistake>> {
+        let images = Images::compile(bundle.of(Kind::Image))?;
+        let types = Types::compile(bundle.of(Kind::ContentType))?;
+        let mut slots: HashMap<Box<str>, Slot> = HashMap::new();
+        let mut mistakes = Vec::new();
+        for (name, text) in bundle.of(Kind::Content) {
+            match Entry::compile(name, text, &types, &images) {
+                Ok(entry) => slots.entry(entry.slot.clone()).or_default().add(entry),
+                Err(found) => mistakes.extend(found),
+            }
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        slots.values_mut().for_each(Slot::sort);
+        Ok(Self { slots, images })
+    }
+
+    /// What a slot shows to who asks: of the entries whose schedule holds and whose audience they
+    /// belong to, the one with the highest priority, in the locale that suits best. Of two with
+    /// the same priority, the one whose name comes first.
+    pub(crate) fn entry_for(
+        &self,
+        slot: &str,
+        context: &Context<'_>,
+        locale: &str,
+        now_unix_ms: i64,
+    ) -> Chosen<'_> {
+        let Some(slot) = self.slots.get(slot) else {
+            return Chosen {
+                entry: None,
+                valid_until: None,
+            };
+        };
+        Chosen {
+            entry: slot.entry_for(context, locale, now_unix_ms),
+            valid_until: slot.next_boundary(now_unix_ms),
+        }
+    }
+
+    /// The names of all slots, in no order.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &str> {
+        self.slots.keys().map(|name| &**name)
+    }
+
+    /// The image with this SHA-256, in hexadecimal.
+    pub(crate) fn image(&self, sha256: &str) -> Option<&Image> {
+        self.images.get(sha256)
     }
 }
