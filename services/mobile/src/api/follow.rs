@@ -1,0 +1,92 @@
+//! Keeps what is served in step with what is published.
+
+use std::sync::Arc;
+
+use hydrant_sdk::{Error, Hydrant, StateChange, StateWatch};
+
+use crate::api::compose::Feed;
+use crate::api::serving::{Served, swap_compiled, swap_feed};
+use crate::api::sight::Sight;
+use crate::bundle::{self, Bundle};
+use crate::compiled::Compiled;
+use crate::sources::snapshot::{self, Snapshot};
+
+/// Keeps the feed in step with the snapshot.
+pub(crate) struct Follower {
+    state: hydrant_sdk::State,
+    watch: StateWatch,
+    served: Served,
+}
+
+impl Follower {
+    pub(crate) fn new(hydrant: &Hydrant, served: Served) -> Result<Self, Error> {
+        let state = hydrant.state().of(&"service/mobile".parse()?);
+        Ok(Self {
+            watch: state.watch(""),
+            state,
+            served,
+        })
+    }
+
+    pub(crate) async fn until_first(&mut self) -> Result<(), Error> {
+        while self.served.load().feed.is_none() {
+            self.step().await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn follow(mut self, sight: Sight) -> Result<(), Error> {
+        let state = self.state.clone();
+        tokio::select! {
+            error = self.step_on() => Err(error),
+            () = sight.keep(&state) => Ok(()),
+        }
+    }
+
+    async fn step_on(&mut self) -> Error {
+        loop {
+            if let Err(error) = self.step().await {
+                return error;
+            }
+        }
+    }
+
+    /// Takes in one change. What is gone, or can't be read, leaves the last good one.
+    async fn step(&mut self) -> Result<(), Error> {
+        let entries = match self.watch.next().await? {
+            StateChange::All(entries) => entries,
+            StateChange::Put(entry) => vec![entry],
+            StateChange::Removed(_) => Vec::new(),
+        };
+        for entry in &entries {
+            match entry.key.as_str() {
+                snapshot::KEY => self.take_snapshot(&entry.value),
+                bundle::KEY => self.take_bundle(&entry.value),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn take_snapshot(&self, value: &[u8]) {
+        match serde_json::from_slice::<Snapshot>(value) {
+            Ok(snapshot) => swap_feed(&self.served, Arc::new(Feed::new(snapshot))),
+            Err(error) => tracing::error!(%error, "the snapshot can't be read"),
+        }
+    }
+
+    fn take_bundle(&self, value: &[u8]) {
+        let bundle = match Bundle::unpack(value) {
+            Ok(bundle) => bundle,
+            Err(error) => return tracing::error!(%error, "the published revision can't be read"),
+        };
+        match Compiled::compile(&bundle) {
+            Ok(compiled) => swap_compiled(&self.served, Arc::new(compiled)),
+            Err(mistakes) => tracing::error!(
+                revision = bundle.revision,
+                mistake = %mistakes[0],
+                "the published revision does not compile; the last one goes on"
+            ),
+        }
+    }
+}
