@@ -13,6 +13,7 @@ mod configuration;
 mod content;
 mod demo;
 mod documents;
+mod evaluate;
 mod experiments;
 mod keys;
 mod service;
