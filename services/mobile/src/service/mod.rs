@@ -1,10 +1,18 @@
 //! `service/mobile`: owns the tables, and as the leader polls the sources and publishes.
 
+mod desk;
+pub(crate) mod lead;
+mod refused;
+
+use std::sync::Arc;
+
 use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 
 use crate::VERSION;
 use crate::sources::{Fetcher, Poller, SOURCES, Sources};
+pub(crate) use desk::{Desk, Edit};
+pub(crate) use refused::Refused;
 
 /// Runs `service/mobile`: stands for election, and as the leader polls the sources that the file
 /// named by [`SOURCES`](crate::SOURCES) defines.
@@ -20,7 +28,9 @@ pub async fn run_service() -> Result<(), Error> {
         sources: load_sources(&hydrant)?,
         clock: Clock::system(),
     };
-    let work = poller.lead_again_and_again(hydrant.clone());
+    let _desk = Desk::new(Clock::system());
+    let duties: Vec<Arc<dyn lead::Duty>> = vec![Arc::new(poller)];
+    let work = lead::lead_again_and_again(hydrant.clone(), duties);
     Service::new(Tier::Service, "mobile", VERSION)?
         .alongside(work)
         .run_on(hydrant)

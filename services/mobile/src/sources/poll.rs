@@ -1,17 +1,17 @@
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use hydrant_runtime::{Backoff, Clock};
-use hydrant_sdk::{Code, Error, Hydrant, Leadership, State};
+use hydrant_sdk::{Error, Leadership, State};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::service::broken;
+use crate::service::lead::{Duty, Term, is_lost};
 use crate::sources::Fetcher;
 use crate::sources::snapshot::{KEY, Outcome, Snapshot, Validator};
 use crate::sources::{Source, Sources};
 
-/// The election that decides who polls.
-const ELECTION: &str = "sources";
 /// How long the first snapshot waits for slow sources.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before a failed write is tried again.
@@ -36,25 +36,16 @@ struct Polled<'a> {
     outcome: Outcome,
 }
 
-impl Poller {
-    pub(crate) async fn lead_again_and_again(self, hydrant: Hydrant) -> Result<(), Error> {
-        loop {
-            let leadership = hydrant.campaign(ELECTION).await?;
-            tracing::info!(epoch = leadership.epoch(), "leads: polling the sources");
-            tokio::select! {
-                () = leadership.lost() => {}
-                error = self.lead(&leadership, hydrant.state().under(&leadership)) => {
-                    tracing::warn!(%error, "cannot lead; standing again");
-                    tokio::time::sleep(REWRITE).await;
-                }
-            }
-            tracing::info!(epoch = leadership.epoch(), "does not lead any more");
-        }
+impl Duty for Poller {
+    fn carry_out<'a>(&'a self, term: &'a Term) -> BoxFuture<'a, Error> {
+        Box::pin(self.lead(&term.leadership, &term.state))
     }
+}
 
+impl Poller {
     /// Polls and writes until that can't go on.
-    async fn lead(&self, leadership: &Leadership, state: State) -> Error {
-        let mut board = match self.carry_over(leadership, &state).await {
+    async fn lead(&self, leadership: &Leadership, state: &State) -> Error {
+        let mut board = match self.carry_over(leadership, state).await {
             Ok(board) => board,
             Err(error) => return error,
         };
@@ -75,15 +66,10 @@ impl Poller {
                     polls.push(self.poll(leadership, polled.source, due, validator));
                 }
                 () = tokio::time::sleep(REWRITE), if board.dirty => {}
-                _ = look.tick(), if !board.dirty => board.look(&state).await,
+                _ = look.tick(), if !board.dirty => board.look(state).await,
             }
-            if let Err(error) = board.write(&state).await {
-                let another_leads = [
-                    Code::Aborted,
-                    Code::FailedPrecondition,
-                    Code::PermissionDenied,
-                ];
-                if another_leads.contains(&error.code) {
+            if let Err(error) = board.write(state).await {
+                if is_lost(&error) {
                     return error;
                 }
                 tracing::warn!(%error, "cannot write the snapshot; trying again");
