@@ -6,8 +6,10 @@ mod definitions;
 mod evaluation;
 mod mistake;
 mod rule;
+mod text;
 
 pub use definitions::{Definitions, Flag};
 pub use evaluation::{Context, Evaluation, EvaluationError, Reason};
 pub use mistake::Mistake;
 pub use rule::Rule;
+pub use text::{MAX_TEXT, Place, locate, read};
