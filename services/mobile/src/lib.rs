@@ -16,6 +16,8 @@ mod documents;
 mod evaluate;
 mod experiments;
 mod keys;
+mod limits;
+mod reading;
 mod service;
 mod settings;
 mod sources;

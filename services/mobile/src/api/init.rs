@@ -84,6 +84,7 @@ mod tests {
     use hydrant_runtime::Clock;
 
     use super::*;
+    use crate::api::gate::Gate;
     use crate::api::routes;
     use crate::api::serving::{Served, swap_feed};
     use crate::sources::snapshot::{Found, Snapshot, Stale};
@@ -106,6 +107,7 @@ mod tests {
             let routes = routes(Answers {
                 served: Arc::clone(&served),
                 sight: sight.clone(),
+                gate: Gate::new(Arc::clone(&served)),
                 clock: clock.clone(),
             });
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

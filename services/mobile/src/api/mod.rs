@@ -2,7 +2,9 @@
 
 mod compose;
 pub(crate) mod conditional;
+mod cors;
 mod follow;
+pub(crate) mod gate;
 mod init;
 mod parameters;
 mod serving;
@@ -11,11 +13,14 @@ mod sight;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::FromRef;
+use axum::middleware::from_fn_with_state;
 use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Error, Hydrant, Problem, Service, Tier};
 
 use crate::VERSION;
 use crate::api::follow::Follower;
+use crate::api::gate::Gate;
 use crate::api::serving::Served;
 use crate::api::sight::Sight;
 
@@ -30,11 +35,7 @@ const FIRST_SNAPSHOT: Duration = Duration::from_secs(5);
 pub async fn run_api() -> Result<(), Error> {
     hydrant_runtime::telemetry::start();
     let hydrant = Hydrant::from_env()?;
-    let answers = Answers {
-        served: Served::default(),
-        sight: Sight::new(Clock::system()),
-        clock: Clock::system(),
-    };
+    let answers = Answers::new(Clock::system());
     let mut follower = Follower::new(&hydrant, Arc::clone(&answers.served))?;
     // A process that answers 503 because it is new would be seen by users; one that registers
     // a moment later is not.
@@ -54,14 +55,36 @@ pub(crate) struct Answers {
     /// When the shared state was seen last.
     pub(crate) sight: Sight,
     pub(crate) clock: Clock,
+    /// Lets requests in by their keys, within their rates.
+    pub(crate) gate: Gate,
+}
+
+impl Answers {
+    fn new(clock: Clock) -> Self {
+        let served = Served::default();
+        Self {
+            gate: Gate::new(Arc::clone(&served)),
+            sight: Sight::new(clock.clone()),
+            served,
+            clock,
+        }
+    }
+}
+
+impl FromRef<Answers> for Gate {
+    fn from_ref(answers: &Answers) -> Self {
+        answers.gate.clone()
+    }
 }
 
 /// All that this service answers: one line for each of its parts.
 fn routes(answers: Answers) -> axum::Router {
+    let served = Arc::clone(&answers.served);
     axum::Router::new()
         .merge(init::routes())
         .fallback(|| async { Problem(no_such_page()) })
         .with_state(answers)
+        .layer(from_fn_with_state(served, cors::cors))
 }
 
 fn no_such_page() -> Error {
