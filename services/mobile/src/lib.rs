@@ -6,6 +6,7 @@
 //! from it. So there is one poll per interval, however many instances there are, and a source that
 //! fails never fails an answer: its last good value stays, marked stale.
 
+mod alarms;
 mod api;
 mod bundle;
 mod compiled;

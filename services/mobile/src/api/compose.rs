@@ -23,7 +23,7 @@ impl Feed {
             sources: snapshot
                 .sources
                 .into_iter()
-                .map(|(name, found)| (name, shown(found)))
+                .map(|(name, found)| (name, shown(&found)))
                 .collect(),
         }
     }
@@ -58,11 +58,15 @@ impl Feed {
     }
 }
 
-fn shown(found: Found) -> Value {
-    let as_of = found.value.is_some().then(|| time(found.as_of));
+fn shown(found: &Found) -> Value {
+    let as_of = found.good.as_ref().map(|good| time(good.as_of));
+    let value = found.good.as_ref().map(|good| good.value.get());
+    let value: Value = value
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
     let stale = found.stale.is_some();
-    let mut shown = json!({ "value": found.value, "stale": stale, "asOf": as_of });
-    if let Some(stale) = found.stale {
+    let mut shown = json!({ "value": value, "stale": stale, "asOf": as_of });
+    if let Some(stale) = &found.stale {
         shown["staleSince"] = time(stale.since).into();
     }
     shown
@@ -79,9 +83,10 @@ fn time(unix_ms: i64) -> String {
 mod tests {
     use proptest::prelude::*;
 
+    use std::sync::Arc;
+
     use super::*;
     use crate::api::conditional::etag_of;
-    use crate::sources::snapshot::Stale;
 
     fn parameters() -> Parameters {
         Parameters {
@@ -94,20 +99,12 @@ mod tests {
     fn snapshot(name: &str, found: Found) -> Snapshot {
         Snapshot {
             epoch: 1,
-            sources: [(name.to_owned(), found)].into(),
+            sources: [(name.to_owned(), Arc::new(found))].into(),
         }
     }
 
     fn found(value: Value, stale: Option<i64>) -> Found {
-        Found {
-            value: Some(value),
-            as_of: 1_000,
-            stale: stale.map(|since| Stale {
-                since,
-                reason: "http://10.0.0.7:9200 refused".into(),
-            }),
-            ..Found::default()
-        }
+        Found::with(Some(&value.to_string()), 1_000, stale)
     }
 
     #[test]
@@ -135,10 +132,7 @@ mod tests {
 
     #[test]
     fn a_source_that_never_answered_is_there_without_a_value() {
-        let never = Found {
-            value: None,
-            ..found(Value::Null, Some(5))
-        };
+        let never = Found::with(None, 0, Some(5));
         let feed = Feed::new(snapshot("catalog", never));
         let body: Value = serde_json::from_slice(&feed.body(&parameters())).unwrap();
         let catalog = &body["sources"]["catalog"];

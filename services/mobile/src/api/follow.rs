@@ -9,12 +9,13 @@ use crate::api::serving::{Served, swap_compiled, swap_feed};
 use crate::api::sight::Sight;
 use crate::bundle::{self, Bundle};
 use crate::compiled::Compiled;
-use crate::sources::snapshot::{self, Snapshot};
+use crate::sources::snapshot::View;
 
 /// Keeps the feed in step with the snapshot.
 pub(crate) struct Follower {
     state: hydrant_sdk::State,
     watch: StateWatch,
+    sources: View,
     served: Served,
 }
 
@@ -23,6 +24,7 @@ impl Follower {
         let state = hydrant.state().of(&"service/mobile".parse()?);
         Ok(Self {
             watch: state.watch(""),
+            sources: View::default(),
             state,
             served,
         })
@@ -53,26 +55,20 @@ impl Follower {
 
     /// Takes in one change. What is gone, or can't be read, leaves the last good one.
     async fn step(&mut self) -> Result<(), Error> {
-        let entries = match self.watch.next().await? {
+        let change = self.watch.next().await?;
+        if let Some(snapshot) = self.sources.take(&change) {
+            swap_feed(&self.served, Arc::new(Feed::new(snapshot)));
+        }
+        let entries = match change {
             StateChange::All(entries) => entries,
             StateChange::Put(entry) => vec![entry],
             StateChange::Removed(_) => Vec::new(),
         };
-        for entry in &entries {
-            match entry.key.as_str() {
-                snapshot::KEY => self.take_snapshot(&entry.value),
-                bundle::KEY => self.take_bundle(&entry.value),
-                _ => {}
-            }
+        let published = entries.iter().find(|entry| entry.key == bundle::KEY);
+        if let Some(entry) = published {
+            self.take_bundle(&entry.value);
         }
         Ok(())
-    }
-
-    fn take_snapshot(&self, value: &[u8]) {
-        match serde_json::from_slice::<Snapshot>(value) {
-            Ok(snapshot) => swap_feed(&self.served, Arc::new(Feed::new(snapshot))),
-            Err(error) => tracing::error!(%error, "the snapshot can't be read"),
-        }
     }
 
     fn take_bundle(&self, value: &[u8]) {

@@ -87,7 +87,7 @@ mod tests {
     use crate::api::gate::Gate;
     use crate::api::routes;
     use crate::api::serving::{Served, swap_feed};
-    use crate::sources::snapshot::{Found, Snapshot, Stale};
+    use crate::sources::snapshot::{Found, Snapshot};
 
     const INIT: &str = "/v1/init?platform=ios&version=7.2.1&locale=en-US";
 
@@ -124,18 +124,10 @@ mod tests {
         }
 
         fn publish(&self, value: Value, stale: Option<i64>) {
-            let found = Found {
-                value: Some(value),
-                as_of: 5,
-                stale: stale.map(|since| Stale {
-                    since,
-                    reason: String::new(),
-                }),
-                ..Found::default()
-            };
+            let found = Found::with(Some(&value.to_string()), 5, stale);
             let snapshot = Snapshot {
                 epoch: 3,
-                sources: [("content".to_owned(), found)].into(),
+                sources: [("content".to_owned(), Arc::new(found))].into(),
             };
             swap_feed(&self.served, Arc::new(Feed::new(snapshot)));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hydrant_runtime::Clock;
 use hydrant_sdk::{Error, State};
 
-use crate::sources::snapshot::KEY;
+use crate::sources::snapshot::DECLARED;
 
 /// How often the state is asked.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ impl Sight {
     /// Asks the state again and again.
     pub(crate) async fn keep(&self, state: &State) {
         loop {
-            self.look(|| async { Ok(state.get_within(KEY, MEMORY).await?.age) })
+            self.look(|| async { Ok(state.get_within(DECLARED, MEMORY).await?.age) })
                 .await;
             tokio::time::sleep(PAUSE).await;
         }

@@ -10,7 +10,8 @@ use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 
 use crate::VERSION;
-use crate::sources::{Fetcher, Poller, SOURCES, Sources};
+use crate::alarms::Alarms;
+use crate::sources::{Asker, Fetcher, Poller, SOURCES, Sources};
 pub(crate) use desk::{Desk, Edit};
 pub(crate) use refused::Refused;
 
@@ -23,10 +24,14 @@ pub(crate) use refused::Refused;
 pub async fn run_service() -> Result<(), Error> {
     hydrant_runtime::telemetry::start();
     let hydrant = Hydrant::from_env()?;
+    let alarms = Alarms::new(Clock::system());
+    let sources = load_sources(&hydrant)?;
     let poller = Poller {
-        fetcher: Fetcher::new(own_name(&hydrant)).map_err(|error| broken(&error))?,
-        sources: load_sources(&hydrant)?,
+        fetcher: Fetcher::new(&sources, Asker::of(&hydrant))?,
+        sources,
         clock: Clock::system(),
+        alarms: alarms.clone(),
+        instance: own_name(&hydrant),
     };
     let _desk = Desk::new(Clock::system());
     let duties: Vec<Arc<dyn lead::Duty>> = vec![Arc::new(poller)];

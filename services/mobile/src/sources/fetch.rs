@@ -1,92 +1,165 @@
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
 
-use reqwest::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
-use reqwest::{Client, Response, StatusCode};
-use serde_json::Value;
+use hydrant_sdk::{Code, Error, Hydrant};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use tokio::io::AsyncReadExt as _;
 
-use crate::sources::snapshot::{Outcome, Validator};
-use crate::sources::{Location, Source};
+use crate::sources::address::{Names, SystemNames};
+use crate::sources::answer::{Rules, too_large};
+use crate::sources::definition::{Errand, Location};
+use crate::sources::http::{Http, Reply, read_body, told, wrong_status};
+use crate::sources::snapshot::{Failure, Outcome, Validator};
+use crate::sources::{Source, Sources};
 
 /// Asks sources for their documents.
 #[derive(Clone)]
 pub(crate) struct Fetcher {
-    client: Client,
-    instance: String,
+    http: Http,
+    node: reqwest::Client,
+    who: Asker,
+}
+
+/// Who asks.
+#[derive(Clone)]
+pub(crate) struct Asker {
+    /// Told to the sources, so that they see who polls them.
+    pub(crate) instance: String,
+    /// The node's local listener, through which other services are reached.
+    pub(crate) node: String,
+    /// Proves to the node who asks; `None` asks as the outside does.
+    pub(crate) token: Option<HeaderValue>,
+}
+
+impl Asker {
+    /// As this process.
+    pub(crate) fn of(hydrant: &Hydrant) -> Self {
+        let config = hydrant.config();
+        Self {
+            instance: match &config.instance {
+                Some(instance) => instance.to_string(),
+                None => format!("pid-{}", std::process::id()),
+            },
+            node: config.url.to_string(),
+            token: config.token.clone(),
+        }
+    }
+
+    /// The same, as the outside.
+    pub(crate) fn as_anybody(self) -> Self {
+        Self {
+            token: None,
+            ..self
+        }
+    }
 }
 
 impl Fetcher {
-    /// `instance` is told to the sources, so that they see who polls them.
-    pub(crate) fn new(instance: String) -> reqwest::Result<Self> {
-        let client = Client::builder()
-            .user_agent(concat!("hydrant-mobile/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5))
-            .redirect(reqwest::redirect::Policy::limited(3))
-            .build()?;
-        Ok(Self { client, instance })
+    /// # Errors
+    ///
+    /// If a `ca` can't be read.
+    pub(crate) fn new(sources: &Sources, who: Asker) -> Result<Self, Error> {
+        Self::with_names(sources, who, Arc::new(SystemNames)).map_err(|message| {
+            Error::new(Code::InvalidArgument, "bad_configuration", message)
+                .mend("mend sources.toml, or the file that it names")
+        })
+    }
+
+    fn with_names(sources: &Sources, who: Asker, names: Arc<dyn Names>) -> Result<Self, String> {
+        let authorities = sources
+            .list()
+            .iter()
+            .filter_map(|source| match &source.location {
+                Location::Url(remote) => Some(remote.ca.as_deref()),
+                _ => None,
+            });
+        let node = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            http: Http::new(authorities, &names)?,
+            node,
+            who,
+        })
     }
 
     /// Asks once, within the source's time and size. `known` is what the last good answer gave, or
     /// `None` when there is no value to keep.
     pub(crate) async fn fetch(&self, source: &Source, known: Option<&Validator>) -> Outcome {
-        let answer = async {
-            match &source.location {
-                Location::File(path) => read_file(path, source.max_size).await,
-                Location::Url(url) => self.ask(url, source.max_size, known).await,
-            }
-        };
-        tokio::time::timeout(source.timeout, answer)
+        tokio::time::timeout(source.timeout, self.answer(source, known))
             .await
-            .unwrap_or_else(|_| Err(format!("no answer in {} ms", source.timeout.as_millis())))
+            .unwrap_or_else(|_| Err(too_slow(source)))
             .unwrap_or_else(Outcome::Failed)
     }
 
-    async fn ask(
-        &self,
-        url: &str,
-        max_size: u64,
-        known: Option<&Validator>,
-    ) -> Result<Outcome, String> {
-        let mut request = self
-            .client
-            .get(url)
-            .header("hydrant-instance", &self.instance);
-        if let Some(etag) = known.and_then(|known| known.etag.as_ref()) {
-            request = request.header(IF_NONE_MATCH, etag);
-        } else if let Some(time) = known.and_then(|known| known.last_modified.as_ref()) {
-            request = request.header(IF_MODIFIED_SINCE, time);
+    async fn answer(&self, source: &Source, known: Option<&Validator>) -> Result<Outcome, Failure> {
+        let max_size = source.max_size;
+        let reply = match &source.location {
+            Location::File(path) => read_file(path, max_size).await?,
+            Location::Url(remote) => {
+                let known = known.filter(|known| known.definition == source.mark);
+                let instance = &self.who.instance;
+                self.http.ask(remote, max_size, instance, known).await?
+            }
+            Location::Service(errand) => self.run(errand, max_size).await?,
+        };
+        let Reply::Body {
+            body,
+            encoding,
+            validator,
+        } = reply
+        else {
+            return Ok(Outcome::Unchanged);
+        };
+        let rules = Rules::from(source);
+        let value = tokio::task::spawn_blocking(move || rules.value(&body, &encoding))
+            .await
+            .map_err(|_| Failure::new("its answer could not be read", "report this"))??;
+        let validator = Validator {
+            definition: source.mark.clone(),
+            ..validator
+        };
+        Ok(Outcome::Changed { value, validator })
+    }
+
+    /// Asks another service through the node, which decides who may call whom.
+    async fn run(&self, errand: &Errand, max_size: u64) -> Result<Reply, Failure> {
+        let url = format!("{}{}", self.who.node.trim_end_matches('/'), errand.endpoint);
+        let mut request = match &errand.request {
+            None => self.node.get(url),
+            Some(message) => self
+                .node
+                .post(url)
+                .header(CONTENT_TYPE, "application/json")
+                .header("connect-protocol-version", "1")
+                .body(message.clone()),
+        };
+        if let Some(token) = &self.who.token {
+            request = request.header(hydrant_contracts::header::TOKEN, token.clone());
         }
-        let answer = request.send().await.map_err(|error| describe(&error))?;
-        match answer.status() {
-            StatusCode::NOT_MODIFIED if known.is_some() => Ok(Outcome::Unchanged),
-            StatusCode::OK => read_answer(answer, max_size).await,
-            status => Err(format!("it answered {status}")),
+        request = request.header("hydrant-instance", &self.who.instance);
+        let mut answer = request.send().await.map_err(|error| told(&error))?;
+        let status = answer.status();
+        if status != reqwest::StatusCode::OK {
+            return Err(wrong_status(status));
         }
+        Ok(Reply::Body {
+            body: read_body(&mut answer, max_size).await?,
+            encoding: String::new(),
+            validator: Validator::default(),
+        })
     }
 }
 
-async fn read_answer(mut answer: Response, max_size: u64) -> Result<Outcome, String> {
-    let text = |name| {
-        let value = answer.headers().get(name)?;
-        Some(value.to_str().ok()?.to_owned())
+async fn read_file(path: &Path, max_size: u64) -> Result<Reply, Failure> {
+    let unreadable = |error| {
+        Failure::new(
+            format!("the file {} can't be read: {error}", path.display()),
+            "write it, or mend its place in sources.toml",
+        )
     };
-    let validator = Validator {
-        etag: text(ETAG),
-        last_modified: text(LAST_MODIFIED),
-    };
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| describe(&error))? {
-        if (body.len() + chunk.len()) as u64 > max_size {
-            return Err(too_large(max_size));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    read_value(&body, validator)
-}
-
-async fn read_file(path: &Path, max_size: u64) -> Result<Outcome, String> {
-    let unreadable = |error| format!("cannot read {}: {error}", path.display());
     let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
     let mut body = Vec::new();
     let mut limited = file.take(max_size + 1);
@@ -94,124 +167,20 @@ async fn read_file(path: &Path, max_size: u64) -> Result<Outcome, String> {
     if body.len() as u64 > max_size {
         return Err(too_large(max_size));
     }
-    read_value(&body, Validator::default())
+    Ok(Reply::Body {
+        body,
+        encoding: String::new(),
+        validator: Validator::default(),
+    })
 }
 
-fn read_value(body: &[u8], validator: Validator) -> Result<Outcome, String> {
-    serde_json::from_slice::<Value>(body)
-        .map(|value| Outcome::Changed { value, validator })
-        .map_err(|error| format!("it is not JSON: {error}"))
-}
-
-fn too_large(max_size: u64) -> String {
-    format!("it has more than {max_size} bytes")
-}
-
-/// The innermost cause: the outer ones only say that a request failed.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
+fn too_slow(source: &Source) -> Failure {
+    Failure::new(
+        format!("no answer in {} ms", source.timeout.as_millis()),
+        "make it faster, or raise its `timeout` in sources.toml",
+    )
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::http::HeaderMap;
-    use axum::routing::get;
-    use serde_json::json;
-
-    use super::*;
-
-    fn source(location: Location) -> Source {
-        Source {
-            name: "a".into(),
-            location,
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(5),
-            max_size: 100,
-        }
-    }
-
-    async fn serve(routes: axum::Router) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        format!("http://{address}")
-    }
-
-    async fn documents() -> axum::Router {
-        let tagged = |headers: HeaderMap| async move {
-            let asked = headers
-                .get("if-none-match")
-                .is_some_and(|tag| tag == "\"1\"");
-            let status = if asked {
-                StatusCode::NOT_MODIFIED
-            } else {
-                StatusCode::OK
-            };
-            let who = headers["hydrant-instance"].to_str().unwrap().to_owned();
-            (
-                status,
-                [("etag", "\"1\"")],
-                axum::Json(json!({ "who": who })),
-            )
-        };
-        let slow = || async {
-            tokio::time::sleep(Duration::from_secs(60)).await;
-        };
-        axum::Router::new()
-            .route("/tagged", get(tagged))
-            .route("/slow", get(slow))
-            .route(
-                "/large",
-                get(|| async { format!("\"{}\"", "x".repeat(99)) }),
-            )
-            .route("/html", get(|| async { "<html>" }))
-    }
-
-    #[tokio::test]
-    async fn asks_for_changes_only_and_says_what_is_wrong() {
-        let base = serve(documents().await).await;
-        let fetcher = Fetcher::new("mobile-1".into()).unwrap();
-        let at = |path: &str| source(Location::Url(format!("{base}{path}")));
-        let first = fetcher.fetch(&at("/tagged"), None).await;
-        let Outcome::Changed { value, validator } = first else {
-            panic!("{first:?}")
-        };
-        assert_eq!(value, json!({"who": "mobile-1"}));
-        let again = fetcher.fetch(&at("/tagged"), Some(&validator)).await;
-        assert_eq!(again, Outcome::Unchanged);
-        for (path, part) in [
-            ("/large", "more than 100 bytes"),
-            ("/html", "not JSON"),
-            ("/missing", "404"),
-        ] {
-            let outcome = fetcher.fetch(&at(path), None).await;
-            assert!(format!("{outcome:?}").contains(part), "{path}: {outcome:?}");
-        }
-        let impatient = Source {
-            timeout: Duration::from_millis(20),
-            ..at("/slow")
-        };
-        let outcome = fetcher.fetch(&impatient, None).await;
-        assert_eq!(outcome, Outcome::Failed("no answer in 20 ms".into()));
-    }
-
-    #[tokio::test]
-    async fn files_are_read_within_their_size() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.json");
-        let fetcher = Fetcher::new("mobile-1".into()).unwrap();
-        let file = source(Location::File(path.clone()));
-        let missing = fetcher.fetch(&file, None).await;
-        assert!(matches!(missing, Outcome::Failed(reason) if reason.contains("a.json")));
-        std::fs::write(&path, "[1]").unwrap();
-        let found = fetcher.fetch(&file, None).await;
-        assert!(matches!(found, Outcome::Changed { value, .. } if value == json!([1])));
-        std::fs::write(&path, " ".repeat(101)).unwrap();
-        let large = fetcher.fetch(&file, None).await;
-        assert!(matches!(large, Outcome::Failed(reason) if reason.contains("100 bytes")));
-    }
-}
+#[path = "fetch_tests.rs"]
+mod tests;
