@@ -1,3 +1,9 @@
 fn main() -> hydrant_build::Result {
-    hydrant_build::compile("proto", &["hydrant/mobile/v1/documents.proto"])
+    hydrant_build::compile(
+        "proto",
+        &[
+            "hydrant/mobile/v1/documents.proto",
+            "hydrant/mobile/v1/experiments.proto",
+        ],
+    )
 }

@@ -11,11 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::catalog::{Catalog, document, locate_all};
 use super::definition::{Definition, Weights};
+use super::epochs::{Epoch, Epochs};
 use crate::bundle::Bundle;
 use crate::documents::Kind;
-
-/// The most changes of weights that are kept, for the sample ratio.
-const MAX_EPOCHS: usize = 200;
 
 /// Slots of a layer that no experiment has.
 const FREE: &str = "";
@@ -28,22 +26,12 @@ pub(crate) struct Allocation {
     pub(crate) running: bool,
     /// Which arm has which slot.
     pub(crate) table: SlotTable,
-    /// Since when which weights hold, oldest first.
-    pub(crate) epochs: Vec<Epoch>,
+    /// Since when which table holds.
+    pub(crate) epochs: Epochs,
     /// The time of the last step of the ramp that was taken, in milliseconds since 1970.
     #[serde(default)]
     pub(crate) ramped_unix_ms: i64,
     facts: Facts,
-}
-
-/// A time without a change of weights.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Epoch {
-    /// The revision that began it.
-    pub(crate) revision: u64,
-    pub(crate) at_unix_ms: i64,
-    pub(crate) weights: Weights,
 }
 
 /// What can't change while an experiment runs.
@@ -157,17 +145,20 @@ fn allocation(
         before.holds(experiment, &facts)?;
     }
     let last: Option<Allocation> = read(old, &key);
+    let was = old.get(Kind::Experiment, &experiment.name);
+    let was = was.and_then(|text| Definition::parse(&experiment.name, text).ok());
     let table = table(experiment, before.as_ref(), &facts)?;
     let known = last.as_ref().or(before.as_ref());
     let ramped = [&last, &before].map(|one| one.as_ref().map_or(0, |one| one.ramped_unix_ms));
+    let taken = experiment.taken_at(was.as_ref(), new.at_unix_ms);
     let mut allocation = Allocation {
         running: true,
         table,
-        epochs: known.map_or(Vec::new(), |known| known.epochs.clone()),
-        ramped_unix_ms: ramped[0].max(ramped[1]),
+        epochs: known.map_or_else(Epochs::default, |known| known.epochs.clone()),
+        ramped_unix_ms: ramped[0].max(ramped[1]).max(taken),
         facts,
     };
-    allocation.count_epoch(last.as_ref(), new, &experiment.arms);
+    allocation.count_epoch(last.as_ref(), new);
     Ok(Some(allocation))
 }
 
@@ -190,22 +181,15 @@ fn table(
 }
 
 impl Allocation {
-    /// A change of weights, or a new start, begins an epoch.
-    fn count_epoch(&mut self, last: Option<&Self>, new: &Bundle, weights: &Weights) {
-        let same = |last: &Self| {
-            let weights_ = last.epochs.last().map(|epoch| &epoch.weights);
-            last.running && weights_ == Some(weights)
-        };
-        if last.is_some_and(same) {
-            return;
+    /// Another table, or a new start, begins an epoch.
+    fn count_epoch(&mut self, last: Option<&Self>, new: &Bundle) {
+        if last.is_none_or(|last| !last.running || last.table != self.table) {
+            self.epochs.begin(Epoch {
+                revision: new.revision,
+                at_unix_ms: new.at_unix_ms,
+                table: self.table.clone(),
+            });
         }
-        self.epochs.push(Epoch {
-            revision: new.revision,
-            at_unix_ms: new.at_unix_ms,
-            weights: weights.clone(),
-        });
-        let too_many = self.epochs.len().saturating_sub(MAX_EPOCHS);
-        self.epochs.drain(..too_many);
     }
 
     /// Says what can't change now.

@@ -155,4 +155,12 @@ fn read_all<T>(
 }
 
 /// Says in which lines the mistakes are.
-pub(super) fn locate_all(_bundle: &Bundle, _mistakes: &mut [Mistake]) {}
+pub(super) fn locate_all(bundle: &Bundle, mistakes: &mut [Mistake]) {
+    for mistake in mistakes {
+        let (kind, name) = mistake.document.split_once('/').unwrap_or_default();
+        let text = kind.parse().ok().and_then(|kind| bundle.get(kind, name));
+        if let Some(text) = text {
+            *mistake = std::mem::take(mistake).located(text);
+        }
+    }
+}

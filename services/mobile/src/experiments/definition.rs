@@ -57,6 +57,8 @@ pub(crate) struct Definition {
     pub(crate) salt: String,
     pub(crate) ramp: Vec<Step>,
     pub(crate) guards: Vec<Guard>,
+    /// The document as it is.
+    pub(crate) text: String,
 }
 
 /// Other weights, from a time on.
@@ -103,16 +105,38 @@ impl Definition {
         let Some(object) = findings.parse(text) else {
             return findings.result(None);
         };
-        let read = read(name, Fields::of(&object, "", &findings));
+        let read = read(name, text, Fields::of(&object, "", &findings));
         findings.result(read)
     }
 
     pub(crate) fn is_running(&self) -> bool {
         self.stage == Stage::Running
     }
+
+    /// The step of the ramp that is due: the last one whose time has come, if it is behind `ramped`,
+    /// the time of the step that was taken last. What was missed before it, it makes up for.
+    pub(crate) fn due(&self, ramped_unix_ms: i64, now_unix_ms: i64) -> Option<&Step> {
+        let come = self
+            .ramp
+            .iter()
+            .rev()
+            .find(|step| step.at_unix_ms <= now_unix_ms);
+        come.filter(|step| step.at_unix_ms > ramped_unix_ms)
+    }
+
+    /// The time of the step that has come and is taken, since its weights hold now or held in the
+    /// revision before; 0 when there is none. What people change later, the step does not undo.
+    pub(super) fn taken_at(&self, before: Option<&Self>, now_unix_ms: i64) -> i64 {
+        let holds = |step: &&Step| {
+            let held = before.is_some_and(|before| before.is_running() && before.arms == step.arms);
+            held || self.arms == step.arms
+        };
+        let step = self.due(i64::MIN, now_unix_ms).filter(holds);
+        step.map_or(0, |step| step.at_unix_ms)
+    }
 }
 
-fn read(name: &str, fields: Fields<'_>) -> Option<Definition> {
+fn read(name: &str, text: &str, fields: Fields<'_>) -> Option<Definition> {
     fields.only(&[
         "flag",
         "state",
@@ -154,6 +178,7 @@ fn read(name: &str, fields: Fields<'_>) -> Option<Definition> {
         salt,
         ramp,
         guards,
+        text: text.to_owned(),
     })
 }
 
@@ -364,4 +389,161 @@ fn layers(fields: &Fields<'_>) -> Option<Vec<String>> {
         fields.wrong("layers", "`layers` is not a list of names", mend);
     }
     names.flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{
+  "flag": "new-checkout",
+  "state": "running",
+  "layer": "checkout",
+  "traffic": 0.2,
+  "control": "off",
+  "arms": {"off": 95, "on": 5},
+  "eligible": {"==": [{"var": "country"}, "DE"]},
+  "ramp": [
+    {"at": "2026-12-01T09:00:00Z", "arms": {"off": 90, "on": 10}},
+    {"at": "2026-12-02T10:00:00+01:00", "arms": {"off": 66.67, "on": 33.33}}
+  ],
+  "guards": [{"metric": "checkout_error", "worse": "higher", "limit": 0.02, "minimum": 500}]
+}"#;
+
+    /// Parses [`GOOD`] with one text instead of another.
+    fn with(old: &str, new: &str) -> Result<Definition, Vec<Mistake>> {
+        assert!(GOOD.contains(old), "{old}");
+        Definition::parse("checkout", &GOOD.replace(old, new))
+    }
+
+    #[test]
+    fn an_experiment_is_read() {
+        let read = with("", "").unwrap();
+        assert_eq!(
+            (read.flag.as_str(), read.stage),
+            ("new-checkout", Stage::Running)
+        );
+        assert_eq!(
+            (read.traffic, read.layer.as_deref()),
+            (2000, Some("checkout"))
+        );
+        assert_eq!(
+            (read.subject.as_str(), read.salt.as_str()),
+            (TARGETING_KEY, "checkout")
+        );
+        assert_eq!(
+            read.arms,
+            Weights::from([("off".into(), 9500), ("on".into(), 500)])
+        );
+        assert_eq!(read.ramp[1].arms["on"], 3333);
+        assert_eq!(
+            read.ramp[1].at_unix_ms - read.ramp[0].at_unix_ms,
+            24 * 3_600_000
+        );
+        assert_eq!(read.guards[0].minimum, 500);
+        assert_eq!(read.guards[0].worse, Worse::Higher);
+    }
+
+    #[test]
+    fn every_mistake_has_its_place() {
+        for (old, new, pointer) in [
+            ("\"flag\": \"new-checkout\",", "", ""),
+            ("\"flag\": \"new-checkout\"", "\"flag\": 7", "/flag"),
+            ("\"running\"", "\"on\"", "/state"),
+            ("\"checkout\",", "\"a b\",", "/layer"),
+            ("0.2", "1.2", "/traffic"),
+            ("0.2", "0", "/traffic"),
+            ("0.2", "\"0.2\"", "/traffic"),
+            ("\"control\": \"off\"", "\"control\": \"none\"", "/control"),
+            ("\"on\": 5", "\"on\": 4.9", "/arms"),
+            ("\"on\": 5", "\"on\": 5.001", "/arms/on"),
+            ("\"on\": 5", "\"on\": -5", "/arms/on"),
+            ("{\"off\": 95, \"on\": 5}", "{\"off\": 100}", "/arms"),
+            ("\"traffic\"", "\"trafic\"", "/trafic"),
+            ("2026-12-01T09:00:00Z", "tomorrow", "/ramp/0/at"),
+            (
+                "2026-12-02T10:00:00+01:00",
+                "2026-12-01T09:00:00Z",
+                "/ramp/1/at",
+            ),
+            (
+                "{\"off\": 66.67, \"on\": 33.33}",
+                "{\"a\": 50, \"b\": 50}",
+                "/ramp/1/arms",
+            ),
+            ("66.67", "66.66", "/ramp/1/arms"),
+            ("\"higher\"", "\"bad\"", "/guards/0/worse"),
+            ("0.02", "-1", "/guards/0/limit"),
+            ("500}", "0}", "/guards/0/minimum"),
+            (
+                "\"checkout_error\"",
+                "\"checkout error\"",
+                "/guards/0/metric",
+            ),
+        ] {
+            let mistakes = with(old, new).unwrap_err();
+            assert_eq!(mistakes[0].pointer, pointer, "{new}: {}", mistakes[0]);
+            assert_eq!(mistakes[0].document, "experiment/checkout");
+            assert!(!mistakes[0].mend.is_empty(), "{}", mistakes[0]);
+        }
+        let two = GOOD.replace("0.2", "2").replace("\"on\": 5", "\"on\": 6");
+        assert_eq!(Definition::parse("checkout", &two).unwrap_err().len(), 2);
+        assert!(Definition::parse(&"x".repeat(81), GOOD).is_err());
+        for text in ["", "[]", "{", "{\"flag\": 1, \"flag\": 2}"] {
+            assert!(Definition::parse("checkout", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_due_once_and_makes_up_for_what_was_missed() {
+        let read = with("", "").unwrap();
+        let (first, second) = (read.ramp[0].at_unix_ms, read.ramp[1].at_unix_ms);
+        assert_eq!(read.due(0, first - 1), None);
+        assert_eq!(read.due(0, first), Some(&read.ramp[0]));
+        assert_eq!(read.due(first, first + 5), None);
+        assert_eq!(read.due(first, second), Some(&read.ramp[1]));
+        assert_eq!(
+            read.due(0, second + 5),
+            Some(&read.ramp[1]),
+            "the first was missed"
+        );
+    }
+
+    #[test]
+    fn what_people_change_after_a_step_stays() {
+        let before = with("\"off\": 95, \"on\": 5", "\"off\": 90, \"on\": 10").unwrap();
+        let after = with("", "").unwrap();
+        let first = after.ramp[0].at_unix_ms;
+        assert_eq!(after.taken_at(None, first), 0, "the step is to come");
+        assert_eq!(before.taken_at(None, first), first, "its weights hold");
+        assert_eq!(after.taken_at(Some(&before), first + 5), first, "they held");
+    }
+
+    #[test]
+    fn holdouts_and_layers_are_read() {
+        let some = Holdout::parse("a", r#"{"share": 0.05, "layers": ["checkout"]}"#).unwrap();
+        assert_eq!((some.slots, some.salt().as_str()), (500, "holdout/a"));
+        assert!(some.covers(Some("checkout")) && !some.covers(Some("other")) && !some.covers(None));
+        assert!(Holdout::parse("a", r#"{"share": 1}"#).unwrap().covers(None));
+        for bad in [
+            "{}",
+            "{\"share\": 2}",
+            "{\"share\": 0.1, \"layers\": [1]}",
+            "{\"x\": 1}",
+        ] {
+            assert!(Holdout::parse("a", bad).is_err(), "{bad}");
+        }
+        assert!(Layer::parse("a", "{}").is_ok());
+        assert!(Layer::parse("a", "{\"x\": 1}").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(at in 0..GOOD.len(), text in "[\\[\\]{}\",:0-9a-z.\\-]{0,8}") {
+            if GOOD.is_char_boundary(at) {
+                let _ = Definition::parse("a", &format!("{}{text}{}", &GOOD[..at], &GOOD[at..]));
+                let _ = Definition::parse("a", &format!("{}{text}", &GOOD[..at]));
+            }
+        }
+    }
 }

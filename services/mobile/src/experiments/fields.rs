@@ -42,16 +42,14 @@ impl Findings {
 
     /// The document's text as an object.
     pub(super) fn parse(&self, text: &str) -> Option<Map<String, Value>> {
-        match serde_json::from_str(text) {
+        match hydrant_flags::read(text) {
             Ok(Value::Object(object)) => Some(object),
             Ok(_) => {
                 self.say("", "the document is not a JSON object", "write it as { … }");
                 None
             }
-            Err(error) => {
-                let mut mistake = Mistake::at("", format!("it is not JSON: {error}"));
-                (mistake.line, mistake.column) = (error.line() as u32, error.column() as u32);
-                self.add(mistake.mend("mend the JSON at this place"));
+            Err(mistakes) => {
+                mistakes.into_iter().for_each(|mistake| self.add(mistake));
                 None
             }
         }

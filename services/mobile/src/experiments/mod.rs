@@ -6,8 +6,10 @@
 mod allocation;
 mod catalog;
 mod definition;
+mod epochs;
 mod fields;
 mod running;
+mod statistics;
 
 use std::collections::HashMap;
 
