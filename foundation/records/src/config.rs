@@ -1,0 +1,256 @@
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::sql::Dialect;
+
+/// Which database, and the limits of what is asked of it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where it is.
+    pub address: Address,
+    /// A file with the password, read anew for each connection; white space around it is cut off.
+    /// MariaDB only.
+    pub password_file: Option<PathBuf>,
+    /// With it, connections are encrypted and the server's name is checked. MariaDB only.
+    pub tls: Option<Tls>,
+    /// How long a transaction may take, with its waits and repeats. 10 s.
+    pub deadline: Duration,
+    /// How long one attempt to connect may take. 3 s.
+    pub connect_timeout: Duration,
+    /// How many connections there are at most. 8.
+    pub connections: usize,
+}
+
+/// How connections to MariaDB are encrypted.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The PEM file of the authorities that the server's certificate comes from.
+    pub ca: PathBuf,
+    /// The PEM files of this side's certificate and its key, where the server asks for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Where a database is, read from a URL: `sqlite:/path/of/file.db` or
+/// `mysql://user@host:3306/database`. There is no place for a password in it: URLs are shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A file, made when it is missing.
+    Sqlite(PathBuf),
+    /// A server.
+    MariaDb {
+        /// Its name or IP address.
+        host: String,
+        /// Its port, 3306 if the URL has none.
+        port: u16,
+        /// The user.
+        user: String,
+        /// The database, which has to be there.
+        database: String,
+    },
+}
+
+/// A URL that names no database.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidUrl(String);
+
+impl Config {
+    /// The database at `url`, with the usual limits.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is none.
+    pub fn new(url: &str) -> Result<Self, InvalidUrl> {
+        Ok(Self {
+            address: url.parse()?,
+            password_file: None,
+            tls: None,
+            deadline: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(3),
+            connections: 8,
+        })
+    }
+
+    /// What the environment says, as a node hands it to the one service that may know: the URL in
+    /// `HYDRANT_RECORDS`, and files in `HYDRANT_RECORDS_PASSWORD_FILE`, `HYDRANT_RECORDS_TLS_CA`,
+    /// `HYDRANT_RECORDS_TLS_CERTIFICATE` and `HYDRANT_RECORDS_TLS_KEY`. None when there is no URL.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is none.
+    pub fn from_env() -> Result<Option<Self>, InvalidUrl> {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    fn from_variables(
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, InvalidUrl> {
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let Some(url) = set("HYDRANT_RECORDS") else {
+            return Ok(None);
+        };
+        let file = |name: &str| set(name).map(PathBuf::from);
+        let certificate = file("HYDRANT_RECORDS_TLS_CERTIFICATE");
+        let identity = certificate.zip(file("HYDRANT_RECORDS_TLS_KEY"));
+        let tls = file("HYDRANT_RECORDS_TLS_CA").map(|ca| Tls { ca, identity });
+        Ok(Some(Self {
+            password_file: file("HYDRANT_RECORDS_PASSWORD_FILE"),
+            tls,
+            ..Self::new(&url)?
+        }))
+    }
+}
+
+impl Address {
+    pub(crate) fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::MariaDb { .. } => Dialect::MariaDb,
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = InvalidUrl;
+
+    fn from_str(url: &str) -> Result<Self, InvalidUrl> {
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            return sqlite(path);
+        }
+        match url.strip_prefix("mysql://") {
+            Some(rest) => mariadb(rest),
+            None => Err(InvalidUrl(
+                "it begins neither with `sqlite:` nor with `mysql://`".into(),
+            )),
+        }
+    }
+}
+
+fn sqlite(path: &str) -> Result<Address, InvalidUrl> {
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() || path.contains(['?', '#', '\0']) || path.starts_with(':') {
+        let message = "write the path of a file, as in sqlite:/var/lib/hydrant/mobile.db";
+        return Err(InvalidUrl(message.into()));
+    }
+    Ok(Address::Sqlite(path.into()))
+}
+
+fn mariadb(rest: &str) -> Result<Address, InvalidUrl> {
+    let bad = |what: &str| {
+        let example = "mysql://user@host:3306/database";
+        InvalidUrl(format!("{what}: write {example}"))
+    };
+    let (user, place) = rest.rsplit_once('@').ok_or_else(|| bad("no user"))?;
+    if user.contains(':') {
+        return Err(bad(
+            "a password has no place in a URL, put it into the password file",
+        ));
+    }
+    let (server, database) = place.split_once('/').ok_or_else(|| bad("no database"))?;
+    let (host, port) = host_and_port(server).ok_or_else(|| bad("no host and port"))?;
+    let is_name = |text: &str| {
+        let is_good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        (1..=64).contains(&text.len()) && text.chars().all(is_good)
+    };
+    if !is_name(user) {
+        return Err(bad("no name of a user"));
+    }
+    if !is_name(database) {
+        return Err(bad("no name of a database"));
+    }
+    Ok(Address::MariaDb {
+        host: host.to_owned(),
+        port,
+        user: user.to_owned(),
+        database: database.to_owned(),
+    })
+}
+
+/// `host`, `host:port`, `[::1]:port`.
+fn host_and_port(server: &str) -> Option<(&str, u16)> {
+    let bracketed = server.strip_prefix('[').and_then(|s| s.split_once(']'));
+    let (host, port) = match bracketed {
+        Some((host, rest)) => (host, rest),
+        None => server.split_at(server.find(':').unwrap_or(server.len())),
+    };
+    let port = match port.strip_prefix(':') {
+        Some(port) => port.parse().ok().filter(|port| *port > 0)?,
+        None if port.is_empty() => 3306,
+        None => return None,
+    };
+    let is_good = |c: char| c.is_ascii_alphanumeric() || ".-_:%".contains(c);
+    (!host.is_empty() && host.chars().all(is_good)).then_some((host, port))
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::MariaDb {
+                host,
+                port,
+                user,
+                database,
+            } if host.contains(':') => write!(f, "mysql://{user}@[{host}]:{port}/{database}"),
+            Self::MariaDb {
+                host,
+                port,
+                user,
+                database,
+            } => write!(f, "mysql://{user}@{host}:{port}/{database}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_and_shown() {
+        for url in [
+            "sqlite:/var/lib/a b.db",
+            "mysql://u@h:3307/d",
+            "mysql://u@[::1]:3306/d",
+        ] {
+            assert_eq!(url.parse::<Address>().unwrap().to_string(), url);
+        }
+        let parsed: Address = "mysql://u@db.example/d".parse().unwrap();
+        assert_eq!(parsed.to_string(), "mysql://u@db.example:3306/d");
+        assert_eq!(
+            "sqlite:///x".parse::<Address>(),
+            Ok(Address::Sqlite("/x".into()))
+        );
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_with_its_mend() {
+        let told = |url: &str| url.parse::<Address>().unwrap_err().to_string();
+        assert!(told("postgres://x").contains("sqlite:"));
+        assert!(told("sqlite:").contains("path of a file"));
+        assert!(told("sqlite::memory:").contains("path of a file"));
+        assert!(told("mysql://h/d").contains("no user"));
+        assert!(told("mysql://u@h").contains("no database"));
+        assert!(told("mysql://u@h:0/d").contains("no host and port"));
+        assert!(told("mysql://u@h/").contains("no name of a database"));
+        let secret = told("mysql://u:hunter2@h/d");
+        assert!(secret.contains("password file") && !secret.contains("hunter2"));
+    }
+
+    #[test]
+    fn the_environment_names_files_and_no_secrets() {
+        let variable = |name: &str| match name {
+            "HYDRANT_RECORDS" => Some("mysql://u@h/d".to_owned()),
+            "HYDRANT_RECORDS_PASSWORD_FILE" => Some("/p".to_owned()),
+            "HYDRANT_RECORDS_TLS_CA" => Some("/ca".to_owned()),
+            "HYDRANT_RECORDS_TLS_KEY" => Some(String::new()),
+            _ => None,
+        };
+        let config = Config::from_variables(variable).unwrap().unwrap();
+        assert_eq!(config.password_file, Some("/p".into()));
+        assert!(config.tls.unwrap().identity.is_none());
+        assert!(Config::from_variables(|_| None).unwrap().is_none());
+    }
+}

@@ -1,0 +1,3 @@
+//! The contract of records, on the real databases.
+
+mod sqlite;
