@@ -6,7 +6,7 @@ mod cors;
 mod follow;
 pub(crate) mod gate;
 mod init;
-mod parameters;
+pub(crate) mod parameters;
 mod serving;
 mod sight;
 

@@ -2,7 +2,7 @@ use hydrant_sdk::{Code, Error, Version};
 use serde::Deserialize;
 
 /// The platforms that an app may have.
-const PLATFORMS: [&str; 3] = ["android", "ios", "web"];
+pub(crate) const PLATFORMS: [&str; 3] = ["android", "ios", "web"];
 
 /// What an app says of itself, as it stands in the query.
 #[derive(Debug, Default, Deserialize)]
