@@ -9,6 +9,7 @@ use crate::documents::Kind;
 use crate::experiments::Experiments;
 use crate::keys::Keys;
 use crate::settings::Settings;
+use crate::views::Views;
 
 /// Everything that answers are made from, of one revision.
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub(crate) struct Compiled {
     pub(crate) content: Content,
     pub(crate) keys: Keys,
     pub(crate) settings: Settings,
+    /// Whether it is different from another one for who asks.
+    pub(crate) views: Views,
 }
 
 impl Compiled {
@@ -30,9 +33,11 @@ impl Compiled {
     /// All that is wrong with it, at least as far as the first part that has mistakes.
     pub(crate) fn compile(bundle: &Bundle) -> Result<Self, Vec<Mistake>> {
         let flags = Definitions::compile(bundle.of(Kind::Flags))?;
+        let experiments = Experiments::compile(bundle, &flags)?;
         Ok(Self {
             revision: bundle.revision,
-            experiments: Experiments::compile(bundle, &flags)?,
+            views: Views::compile(bundle, &flags, &experiments),
+            experiments,
             configuration: Configuration::compile(bundle)?,
             content: Content::compile(bundle)?,
             keys: Keys::compile(bundle)?,

@@ -23,6 +23,7 @@ mod service;
 mod settings;
 mod sources;
 mod upstream;
+mod views;
 
 pub use api::run_api;
 pub use demo::install_demo;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hydrant_sdk::{Error, Hydrant, StateChange, StateWatch};
 
 use crate::api::compose::Feed;
+use crate::api::ofrep::Changes;
 use crate::api::serving::{Served, swap_compiled, swap_feed};
 use crate::api::sight::Sight;
 use crate::bundle::{self, Bundle};
@@ -17,16 +18,18 @@ pub(crate) struct Follower {
     watch: StateWatch,
     sources: View,
     served: Served,
+    changes: Changes,
 }
 
 impl Follower {
-    pub(crate) fn new(hydrant: &Hydrant, served: Served) -> Result<Self, Error> {
+    pub(crate) fn new(hydrant: &Hydrant, served: Served, changes: Changes) -> Result<Self, Error> {
         let state = hydrant.state().of(&"service/mobile".parse()?);
         Ok(Self {
             watch: state.watch(""),
             sources: View::default(),
             state,
             served,
+            changes,
         })
     }
 
@@ -77,7 +80,11 @@ impl Follower {
             Err(error) => return tracing::error!(%error, "the published revision can't be read"),
         };
         match Compiled::compile(&bundle) {
-            Ok(compiled) => swap_compiled(&self.served, Arc::new(compiled)),
+            Ok(compiled) => {
+                let compiled = Arc::new(compiled);
+                swap_compiled(&self.served, Arc::clone(&compiled));
+                self.changes.tell(compiled);
+            }
             Err(mistakes) => tracing::error!(
                 revision = bundle.revision,
                 mistake = %mistakes[0],

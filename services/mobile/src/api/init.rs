@@ -84,7 +84,7 @@ mod tests {
     use hydrant_runtime::Clock;
 
     use super::*;
-    use crate::api::gate::Gate;
+    use crate::api::ofrep;
     use crate::api::routes;
     use crate::api::serving::{Served, swap_feed};
     use crate::sources::snapshot::{Found, Snapshot};
@@ -101,15 +101,10 @@ mod tests {
 
     impl Api {
         async fn start() -> Self {
-            let served = Served::default();
             let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(100));
-            let sight = Sight::new(clock.clone());
-            let routes = routes(Answers {
-                served: Arc::clone(&served),
-                sight: sight.clone(),
-                gate: Gate::new(Arc::clone(&served)),
-                clock: clock.clone(),
-            });
+            let answers = Answers::new(clock.clone(), ofrep::changes().1);
+            let (served, sight) = (Arc::clone(&answers.served), answers.sight.clone());
+            let routes = routes(answers);
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let base = format!("http://{}", listener.local_addr().unwrap());
             tokio::spawn(async move { axum::serve(listener, routes).await });

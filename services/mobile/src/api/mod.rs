@@ -6,6 +6,7 @@ mod cors;
 mod follow;
 pub(crate) mod gate;
 mod init;
+pub(crate) mod ofrep;
 pub(crate) mod parameters;
 mod serving;
 mod sight;
@@ -21,6 +22,7 @@ use hydrant_sdk::{Code, Error, Hydrant, Problem, Service, Tier};
 use crate::VERSION;
 use crate::api::follow::Follower;
 use crate::api::gate::Gate;
+use crate::api::ofrep::{Heard, Seats};
 use crate::api::serving::Served;
 use crate::api::sight::Sight;
 
@@ -35,8 +37,9 @@ const FIRST_SNAPSHOT: Duration = Duration::from_secs(5);
 pub async fn run_api() -> Result<(), Error> {
     hydrant_runtime::telemetry::start();
     let hydrant = Hydrant::from_env()?;
-    let answers = Answers::new(Clock::system());
-    let mut follower = Follower::new(&hydrant, Arc::clone(&answers.served))?;
+    let (changes, heard) = ofrep::changes();
+    let answers = Answers::new(Clock::system(), heard);
+    let mut follower = Follower::new(&hydrant, Arc::clone(&answers.served), changes)?;
     // A process that answers 503 because it is new would be seen by users; one that registers
     // a moment later is not.
     let _ = tokio::time::timeout(FIRST_SNAPSHOT, follower.until_first()).await;
@@ -57,16 +60,22 @@ pub(crate) struct Answers {
     pub(crate) clock: Clock,
     /// Lets requests in by their keys, within their rates.
     pub(crate) gate: Gate,
+    /// The newest revision, for streams that tell of it.
+    pub(crate) heard: Heard,
+    /// How many streams there are.
+    pub(crate) seats: Seats,
 }
 
 impl Answers {
-    fn new(clock: Clock) -> Self {
+    fn new(clock: Clock, heard: Heard) -> Self {
         let served = Served::default();
         Self {
             gate: Gate::new(Arc::clone(&served)),
             sight: Sight::new(clock.clone()),
+            seats: Seats::default(),
             served,
             clock,
+            heard,
         }
     }
 }
@@ -82,6 +91,7 @@ fn routes(answers: Answers) -> axum::Router {
     let served = Arc::clone(&answers.served);
     axum::Router::new()
         .merge(init::routes())
+        .merge(ofrep::routes())
         .fallback(|| async { Problem(no_such_page()) })
         .with_state(answers)
         .layer(from_fn_with_state(served, cors::cors))
