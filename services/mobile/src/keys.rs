@@ -6,7 +6,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hydrant_flags::{Flag, Mistake};
+use hydrant_sdk::{Code, Error};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -14,6 +17,9 @@ use crate::bundle::Bundle;
 use crate::documents::{DocumentId, Kind};
 use crate::limits::Rate;
 use crate::reading::read;
+
+/// What a key begins with, so that people and scanners for leaked secrets know it.
+const PREFIX: &str = "hyk_";
 
 /// The header of a key, beside `Authorization: Bearer`.
 pub(crate) const API_KEY: &str = "x-api-key";
@@ -209,6 +215,35 @@ impl TryFrom<String> for Hash {
     }
 }
 
+/// A key that was made just now.
+pub struct NewKey {
+    /// What its holder sends. It is nowhere else.
+    pub secret: String,
+    /// What its document has: its SHA-256 in hexadecimal digits.
+    pub sha256: String,
+}
+
+impl NewKey {
+    /// Makes a key of 256 random bits.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no random bits.
+    pub fn generate() -> Result<Self, Error> {
+        let mut bits = [0; 32];
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.secure_random.fill(&mut bits).map_err(|_| {
+            let message = "the system gives no random bits to make a key of";
+            Error::new(Code::Internal, "no_random_bits", message)
+        })?;
+        let secret = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bits));
+        Ok(Self {
+            sha256: hex(&Sha256::digest(&secret)),
+            secret,
+        })
+    }
+}
+
 /// Bytes in hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
@@ -289,6 +324,21 @@ mod tests {
         ] {
             assert_eq!(name(&wrong), Err(error), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_new_key_is_known_by_the_hash_that_stays() {
+        let (one, two) = (NewKey::generate().unwrap(), NewKey::generate().unwrap());
+        assert_ne!(one.secret, two.secret);
+        assert_eq!(one.secret.len(), PREFIX.len() + 43);
+        let text = format!(r#"{{"sha256": "{}", "role": "admin"}}"#, one.sha256);
+        let keys = compiled(&[("web", text)]).unwrap();
+        assert_eq!(keys.find(one.secret.as_bytes()).unwrap().role, Role::Admin);
+        assert!(keys.find(two.secret.as_bytes()).is_none());
+        assert!(
+            keys.find(one.sha256.as_bytes()).is_none(),
+            "the hash is no key"
+        );
     }
 
     #[test]
