@@ -1,8 +1,6 @@
 use std::collections::HashMap;
 
-use serde_json::{Map, Value};
-
-use crate::{Context, Evaluation, EvaluationError, Mistake, Reason};
+use crate::{Flag, Mistake, set};
 
 /// All flags of all flag sets, compiled.
 #[derive(Debug, Default)]
@@ -11,24 +9,53 @@ pub struct Definitions {
     by_key: HashMap<String, usize>,
 }
 
-/// One flag, compiled.
-#[derive(Debug)]
-pub struct Flag {
-    key: String,
-    set: String,
-    metadata: Map<String, Value>,
-}
-
 impl Definitions {
     /// Compiles flag sets: their names and their texts, in flagd's JSON. A key stands in one set only.
     ///
     /// # Errors
     ///
-    /// All that is wrong with them.
+    /// All that is wrong with them, in documents `flags/{name}`.
     pub fn compile<'a>(
-        _sets: impl IntoIterator<Item = (&'a str, &'a str)>,
+        sets: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, Vec<Mistake>> {
-        Ok(Self::default())
+        let (mut flags, mut mistakes) = (Vec::new(), Vec::new());
+        let mut homes = HashMap::new();
+        for (name, text) in sets {
+            let compiled = set::compile(name, text);
+            let twice = compiled.flags.iter().filter_map(|flag| {
+                let first = homes.insert(flag.key.clone(), name)?;
+                Some(stands_twice(flag, first).located(text))
+            });
+            let found = compiled.findings.into_iter().map(|finding| finding.mistake);
+            let document = format!("flags/{name}");
+            mistakes.extend(found.chain(twice).map(|mistake| mistake.of(&document)));
+            flags.extend(compiled.flags);
+        }
+        if mistakes.is_empty() {
+            return Ok(Self::of(flags));
+        }
+        Err(mistakes)
+    }
+
+    /// Compiles one set as evaluators of flagd load it, who take more than its schema does: each flag for
+    /// itself, without those that can't be evaluated. Comes with all mistakes.
+    pub fn lenient(name: &str, text: &str) -> (Self, Vec<Mistake>) {
+        let compiled = set::compile(name, text);
+        let sound = compiled
+            .flags
+            .into_iter()
+            .filter(|flag| !compiled.broken.contains(&flag.key));
+        let found = compiled.findings.into_iter().map(|finding| finding.mistake);
+        (Self::of(sound.collect()), found.collect())
+    }
+
+    fn of(mut flags: Vec<Flag>) -> Self {
+        flags.sort_by(|one, other| one.key.cmp(&other.key));
+        let by_key = flags.iter().enumerate();
+        let by_key = by_key
+            .map(|(index, flag)| (flag.key.clone(), index))
+            .collect();
+        Self { flags, by_key }
     }
 
     /// The flag with this key.
@@ -42,50 +69,144 @@ impl Definitions {
     }
 }
 
-impl Flag {
-    /// Its key.
-    pub fn key(&self) -> &str {
-        &self.key
+fn stands_twice(flag: &Flag, first: &str) -> Mistake {
+    let message = format!("the flag `{}` stands in the set `{first}`, too", flag.key);
+    Mistake::at(set::pointer_of(&flag.key), message).mend("A key is one flag: rename one of them.")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::*;
+    use crate::{Context, Reason};
+
+    const DEMO: &str = r#"{
+  "flags": {
+    "checkout": {
+      "state": "ENABLED",
+      "variants": { "new": { "steps": 1 }, "old": { "steps": 3 } },
+      "defaultVariant": "old",
+      "metadata": { "public": true },
+      "targeting": { "if": [ { "==": [ { "var": "plan" }, "gold" ] }, "new" ] }
+    },
+    "banner": { "state": "ENABLED", "variants": { "on": true, "off": false }, "defaultVariant": "off" },
+    "gone": { "state": "DISABLED", "variants": { "on": true }, "defaultVariant": "on" },
+    "open": { "state": "ENABLED", "variants": { "one": 1 } }
+  },
+  "metadata": { "version": "7", "public": false }
+}"#;
+
+    fn evaluated<'a>(
+        definitions: &'a Definitions,
+        key: &str,
+        plan: &str,
+    ) -> (Option<&'a str>, Reason) {
+        let attributes = Map::from_iter([("plan".to_owned(), json!(plan))]);
+        let context = Context {
+            targeting_key: Some("u"),
+            attributes: &attributes,
+            now_unix: 0,
+        };
+        let evaluation = definitions.get(key).unwrap().evaluate(&context).unwrap();
+        (evaluation.variant, evaluation.reason)
     }
 
-    /// The name of the flag set that it stands in.
-    pub fn set(&self) -> &str {
-        &self.set
+    #[test]
+    fn flags_are_evaluated_with_their_reasons() {
+        let definitions = Definitions::compile([("demo", DEMO)]).unwrap();
+        let keys: Vec<_> = definitions.iter().map(Flag::key).collect();
+        assert_eq!(keys, ["banner", "checkout", "gone", "open"]);
+        for (key, plan, variant, reason) in [
+            ("checkout", "gold", Some("new"), Reason::TargetingMatch),
+            ("checkout", "tin", Some("old"), Reason::Default),
+            ("banner", "", Some("off"), Reason::Static),
+            ("gone", "", None, Reason::Disabled),
+            ("open", "", None, Reason::Default),
+        ] {
+            assert_eq!(
+                evaluated(&definitions, key, plan),
+                (variant, reason),
+                "{key}"
+            );
+        }
     }
 
-    /// What its definition says beside its value: that of the set, and its own on top.
-    pub fn metadata(&self) -> &Map<String, Value> {
-        &self.metadata
+    #[test]
+    fn metadata_of_a_flag_stands_on_top_of_that_of_its_set() {
+        let definitions = Definitions::compile([("demo", DEMO)]).unwrap();
+        let (checkout, banner) = (
+            definitions.get("checkout").unwrap(),
+            definitions.get("banner").unwrap(),
+        );
+        assert!(checkout.is_public() && !banner.is_public());
+        assert_eq!(checkout.metadata_json(), r#"{"public":true,"version":"7"}"#);
+        assert_eq!(checkout.find("new").unwrap().value_json(), r#"{"steps":1}"#);
     }
 
-    /// Whether who has no key may see it: `"public": true` in its metadata.
-    pub fn is_public(&self) -> bool {
-        self.metadata.get("public") == Some(&Value::Bool(true))
+    fn mistakes(text: &str) -> Vec<String> {
+        let mistakes = Definitions::compile([("demo", text)]).unwrap_err();
+        mistakes
+            .iter()
+            .map(|mistake| format!("{mistake} {}", mistake.mend))
+            .collect()
     }
 
-    /// Whether it is turned off.
-    pub fn is_disabled(&self) -> bool {
-        false
+    #[test]
+    fn all_mistakes_are_told_with_their_lines() {
+        let text = DEMO
+            .replace(r#""defaultVariant": "old""#, r#""defaultVariant": "odd""#)
+            .replace(r#"{ "==": ["#, r#"{ "=": ["#)
+            .replace("\"DISABLED\"", "\"disabled\"");
+        assert_eq!(
+            mistakes(&text),
+            [
+                "flags/demo:6:7 at /flags/checkout/defaultVariant: there is no variant `odd` The variants are `new`, `old`.",
+                "flags/demo:8:32 at /flags/checkout/targeting/if/0/=: there is no operator `=` JSONLogic's operators are known, and flagd's `fractional`, `starts_with`, `ends_with` and `sem_ver`.",
+                "flags/demo:11:15 at /flags/gone/state: the state of a flag is \"ENABLED\" or \"DISABLED\" Write \"state\": \"ENABLED\".",
+            ]
+        );
     }
 
-    /// The value of a variant.
-    pub fn variant(&self, _name: &str) -> Option<(&str, &Value)> {
-        None
+    #[test]
+    fn a_key_stands_in_one_set_only() {
+        let other = r#"{"flags": {"gone": {"state": "ENABLED", "variants": {"on": true}}}}"#;
+        let mistakes = Definitions::compile([("demo", DEMO), ("other", other)]).unwrap_err();
+        assert_eq!(mistakes.len(), 1);
+        assert_eq!(
+            mistakes[0].to_string(),
+            "flags/other:1:12 at /flags/gone: the flag `gone` stands in the set `demo`, too"
+        );
     }
 
-    /// What it is for who asks.
-    ///
-    /// # Errors
-    ///
-    /// If its targeting fails.
-    pub fn evaluate<'a>(
-        &'a self,
-        _context: &Context<'_>,
-    ) -> Result<Evaluation<'a>, EvaluationError> {
-        Ok(Evaluation {
-            variant: None,
-            value: None,
-            reason: Reason::Disabled,
-        })
+    #[test]
+    fn an_evaluator_that_refers_to_itself_is_refused() {
+        let text = r#"{"flags": {}, "$evaluators": {
+            "a": {"and": [{"$ref": "b"}, true]},
+            "b": {"!": {"$ref": "a"}}
+        }}"#;
+        let mistakes = mistakes(text);
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert!(
+            mistakes[0].contains("the evaluator `a` refers to itself"),
+            "{mistakes:?}"
+        );
+    }
+
+    #[test]
+    fn long_chains_of_evaluators_are_refused() {
+        let mut evaluators = Map::from_iter([("e0".to_owned(), json!({"!": true}))]);
+        for index in 1..5000 {
+            evaluators.insert(
+                format!("e{index}"),
+                json!({"!": {"$ref": format!("e{}", index - 1)}}),
+            );
+        }
+        let text = json!({"flags": {}, "$evaluators": evaluators}).to_string();
+        assert!(
+            mistakes(&text)
+                .iter()
+                .any(|it| it.contains("nested deeper than"))
+        );
     }
 }

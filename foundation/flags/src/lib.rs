@@ -4,12 +4,15 @@
 
 mod definitions;
 mod evaluation;
+mod flag;
+mod logic;
 mod mistake;
-mod rule;
+mod set;
 mod text;
 
-pub use definitions::{Definitions, Flag};
+pub use definitions::Definitions;
 pub use evaluation::{Context, Evaluation, EvaluationError, Reason};
+pub use flag::{Flag, Variant};
+pub use logic::Rule;
 pub use mistake::Mistake;
-pub use rule::Rule;
 pub use text::{MAX_TEXT, Place, locate, read};
