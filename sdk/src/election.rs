@@ -73,7 +73,7 @@ impl Hydrant {
     }
 
     /// How this process names itself to people.
-    pub(crate) fn own_name(&self) -> String {
+    pub fn own_name(&self) -> String {
         match &self.config().instance {
             Some(instance) => instance.to_string(),
             None => format!("pid-{}", std::process::id()),

@@ -4,6 +4,7 @@ fn main() -> hydrant_build::Result {
         &[
             "hydrant/mobile/v1/documents.proto",
             "hydrant/mobile/v1/experiments.proto",
+            "hydrant/mobile/v1/operations.proto",
         ],
     )
 }

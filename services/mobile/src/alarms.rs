@@ -26,6 +26,19 @@ pub(crate) struct Alarm {
     pub(crate) mend: String,
 }
 
+impl Alarm {
+    /// An alarm whose texts are not too long.
+    pub(crate) fn new(name: &str, since_unix_ms: i64, message: &str, mend: &str) -> Self {
+        let bounded = |text: &str| text.chars().take(LONGEST).collect();
+        Self {
+            name: bounded(name),
+            since_unix_ms,
+            message: bounded(message),
+            mend: bounded(mend),
+        }
+    }
+}
+
 /// The alarms that one process has raised. Cheap to clone: all clones are one board.
 ///
 /// Each is logged once when it rises and once when it falls. To say "this is how it is now", again
@@ -55,20 +68,15 @@ impl Alarms {
 
     /// The same, for what is wrong since an earlier time.
     pub(crate) fn raise_since(&self, name: &str, since_unix_ms: i64, message: &str, mend: &str) {
-        let alarm = Alarm {
-            name: name.to_owned(),
-            since_unix_ms,
-            message: bounded(message),
-            mend: bounded(mend),
-        };
-        if self.put(alarm) {
+        if self.put(Alarm::new(name, since_unix_ms, message, mend)) {
             self.tell();
         }
     }
 
     /// It is well again.
     pub(crate) fn clear(&self, name: &str) {
-        if let Some(alarm) = self.raised().remove(name) {
+        let removed = self.raised().remove(name);
+        if let Some(alarm) = removed {
             tracing::info!(alarm = name, was = alarm.message, "an alarm is over");
             self.tell();
         }
@@ -129,10 +137,6 @@ impl Alarms {
     fn raised(&self) -> MutexGuard<'_, BTreeMap<String, Alarm>> {
         self.0.raised.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn bounded(text: &str) -> String {
-    text.chars().take(LONGEST).collect()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod evaluate;
 mod experiments;
 mod keys;
 mod limits;
+mod operations;
 mod reading;
 mod service;
 mod settings;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hydrant_sdk::{Error, Hydrant, StateChange, StateWatch};
+use tokio::sync::watch;
 
 use crate::api::compose::Feed;
 use crate::api::ofrep::Changes;
@@ -10,6 +11,8 @@ use crate::api::serving::{Served, swap_compiled, swap_feed};
 use crate::api::sight::Sight;
 use crate::bundle::{self, Bundle};
 use crate::compiled::Compiled;
+use crate::operations::Reception;
+use crate::sources::Order;
 use crate::sources::snapshot::View;
 
 /// Keeps the feed in step with the snapshot.
@@ -19,10 +22,17 @@ pub(crate) struct Follower {
     sources: View,
     served: Served,
     changes: Changes,
+    reception: Reception,
+    orders: watch::Sender<Vec<Order>>,
 }
 
 impl Follower {
-    pub(crate) fn new(hydrant: &Hydrant, served: Served, changes: Changes) -> Result<Self, Error> {
+    pub(crate) fn new(
+        hydrant: &Hydrant,
+        served: Served,
+        changes: Changes,
+        reception: Reception,
+    ) -> Result<Self, Error> {
         let state = hydrant.state().of(&"service/mobile".parse()?);
         Ok(Self {
             watch: state.watch(""),
@@ -30,7 +40,14 @@ impl Follower {
             state,
             served,
             changes,
+            reception,
+            orders: watch::Sender::default(),
         })
+    }
+
+    /// What there is to ask in the place of `service/mobile`.
+    pub(crate) fn orders(&self) -> watch::Receiver<Vec<Order>> {
+        self.orders.subscribe()
     }
 
     pub(crate) async fn until_first(&mut self) -> Result<(), Error> {
@@ -61,6 +78,12 @@ impl Follower {
         let change = self.watch.next().await?;
         if let Some(snapshot) = self.sources.take(&change) {
             swap_feed(&self.served, Arc::new(Feed::new(snapshot)));
+            let orders = self.sources.orders().to_vec();
+            self.orders.send_if_modified(|known| {
+                let differs = *known != orders;
+                *known = orders;
+                differs
+            });
         }
         let entries = match change {
             StateChange::All(entries) => entries,
@@ -77,19 +100,16 @@ impl Follower {
     fn take_bundle(&self, value: &[u8]) {
         let bundle = match Bundle::unpack(value) {
             Ok(bundle) => bundle,
-            Err(error) => return tracing::error!(%error, "the published revision can't be read"),
+            Err(error) => return self.reception.refused(0, &error),
         };
         match Compiled::compile(&bundle) {
             Ok(compiled) => {
                 let compiled = Arc::new(compiled);
                 swap_compiled(&self.served, Arc::clone(&compiled));
+                self.reception.took();
                 self.changes.tell(compiled);
             }
-            Err(mistakes) => tracing::error!(
-                revision = bundle.revision,
-                mistake = %mistakes[0],
-                "the published revision does not compile; the last one goes on"
-            ),
+            Err(mistakes) => self.reception.refused(bundle.revision, &mistakes[0]),
         }
     }
 }

@@ -8,7 +8,7 @@ pub(crate) mod gate;
 mod init;
 pub(crate) mod ofrep;
 pub(crate) mod parameters;
-mod serving;
+pub(crate) mod serving;
 mod sight;
 
 use std::sync::Arc;
@@ -25,6 +25,8 @@ use crate::api::gate::Gate;
 use crate::api::ofrep::{Heard, Seats};
 use crate::api::serving::Served;
 use crate::api::sight::Sight;
+use crate::operations::{Reception, Reporter};
+use crate::sources::{Asker, Courier, Errands};
 
 /// How long a new process waits for the snapshot before it lets requests in.
 const FIRST_SNAPSHOT: Duration = Duration::from_secs(5);
@@ -39,13 +41,27 @@ pub async fn run_api() -> Result<(), Error> {
     let hydrant = Hydrant::from_env()?;
     let (changes, heard) = ofrep::changes();
     let answers = Answers::new(Clock::system(), heard);
-    let mut follower = Follower::new(&hydrant, Arc::clone(&answers.served), changes)?;
+    let reception = Reception::new(Clock::system());
+    let served = Arc::clone(&answers.served);
+    let mut follower = Follower::new(&hydrant, served, changes, reception.clone())?;
+    let courier = Courier {
+        hydrant: hydrant.clone(),
+        errands: Errands::new(Asker::of(&hydrant))?,
+        orders: follower.orders(),
+    };
+    let reporter = Reporter {
+        hydrant: hydrant.clone(),
+        served: Arc::clone(&answers.served),
+        reception,
+    };
     // A process that answers 503 because it is new would be seen by users; one that registers
     // a moment later is not.
     let _ = tokio::time::timeout(FIRST_SNAPSHOT, follower.until_first()).await;
     Service::new(Tier::Api, "mobile", VERSION)?
         .http(routes(answers.clone()))
         .alongside(follower.follow(answers.sight))
+        .alongside(reporter.report_again_and_again())
+        .alongside(courier.run_again_and_again())
         .run_on(hydrant)
         .await
 }

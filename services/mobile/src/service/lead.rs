@@ -8,7 +8,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use hydrant_sdk::{Code, Error, Hydrant, Leadership, State};
 
 /// The election that decides who leads.
-const ELECTION: &str = "sources";
+pub(crate) const ELECTION: &str = "sources";
 /// How long to wait before standing again, when a duty could not be done.
 const PAUSE: Duration = Duration::from_millis(500);
 

@@ -11,7 +11,8 @@ use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 
 use crate::VERSION;
 use crate::alarms::Alarms;
-use crate::sources::{Asker, Fetcher, Poller, SOURCES, Sources};
+use crate::operations::{OperationsDesk, OwnReports, Watch};
+use crate::sources::{Fetcher, Poller, SOURCES, Sources};
 pub(crate) use desk::{Desk, Edit};
 pub(crate) use refused::Refused;
 
@@ -27,16 +28,32 @@ pub async fn run_service() -> Result<(), Error> {
     let alarms = Alarms::new(Clock::system());
     let sources = load_sources(&hydrant)?;
     let poller = Poller {
-        fetcher: Fetcher::new(&sources, Asker::of(&hydrant))?,
+        fetcher: Fetcher::new(&hydrant, &sources)?,
         sources,
         clock: Clock::system(),
         alarms: alarms.clone(),
-        instance: own_name(&hydrant),
+        instance: hydrant.own_name(),
     };
-    let _desk = Desk::new(Clock::system());
-    let duties: Vec<Arc<dyn lead::Duty>> = vec![Arc::new(poller)];
+    let desk = Desk::new(Clock::system());
+    let operations = Arc::new(OperationsDesk {
+        hydrant: hydrant.clone(),
+        clock: Clock::system(),
+        revisions: Box::new(desk),
+    });
+    let watch = Watch {
+        desk: Arc::clone(&operations),
+        alarms: alarms.clone(),
+    };
+    let own_reports = OwnReports {
+        hydrant: hydrant.clone(),
+        clock: Clock::system(),
+        alarms,
+    };
+    let duties: Vec<Arc<dyn lead::Duty>> = vec![Arc::new(poller), Arc::new(watch)];
     let work = lead::lead_again_and_again(hydrant.clone(), duties);
     Service::new(Tier::Service, "mobile", VERSION)?
+        .service(operations)
+        .alongside(own_reports.keep_again_and_again())
         .alongside(work)
         .run_on(hydrant)
         .await
@@ -50,13 +67,6 @@ fn load_sources(hydrant: &Hydrant) -> Result<Sources, Error> {
     })?;
     let public_url = hydrant.config().public_url.as_deref();
     Sources::load(path.as_ref(), public_url).map_err(|error| broken(&error))
-}
-
-fn own_name(hydrant: &Hydrant) -> String {
-    match &hydrant.config().instance {
-        Some(instance) => instance.to_string(),
-        None => format!("pid-{}", std::process::id()),
-    }
 }
 
 pub(crate) fn broken(error: &dyn std::error::Error) -> Error {

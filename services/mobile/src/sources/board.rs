@@ -322,7 +322,12 @@ mod tests {
 
     fn board(left: &[Entry]) -> Board {
         let names = vec!["catalog".to_owned()];
-        Board::carry_over(Declared { epoch: 2, names }, left, 1000)
+        let declared = Declared {
+            epoch: 2,
+            names,
+            orders: Vec::new(),
+        };
+        Board::carry_over(declared, left, 1000)
     }
 
     fn good(text: &str) -> Outcome {

@@ -324,7 +324,7 @@ impl Errand {
     }
 }
 
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text
             .bytes()

@@ -1,23 +1,32 @@
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hydrant_sdk::{Code, Error, Hydrant};
+use hydrant_runtime::Clock;
+use hydrant_sdk::{Code, Error, Hydrant, State};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use tokio::io::AsyncReadExt as _;
 
 use crate::sources::address::{Names, SystemNames};
 use crate::sources::answer::{Rules, too_large};
+use crate::sources::courier::{BROUGHT, Brought};
 use crate::sources::definition::{Errand, Location};
 use crate::sources::http::{Http, Reply, read_body, told, wrong_status};
 use crate::sources::snapshot::{Failure, Outcome, Validator};
 use crate::sources::{Source, Sources};
 
+/// How long an answer may be on its way from the process that asked for it.
+const DELIVERY: Duration = Duration::from_secs(10);
+
 /// Asks sources for their documents.
 #[derive(Clone)]
 pub(crate) struct Fetcher {
     http: Http,
-    node: reqwest::Client,
-    who: Asker,
+    errands: Errands,
+    instance: String,
+    /// Where the answers of services are that this one may not call.
+    state: Option<State>,
+    clock: Clock,
 }
 
 /// Who asks.
@@ -36,10 +45,7 @@ impl Asker {
     pub(crate) fn of(hydrant: &Hydrant) -> Self {
         let config = hydrant.config();
         Self {
-            instance: match &config.instance {
-                Some(instance) => instance.to_string(),
-                None => format!("pid-{}", std::process::id()),
-            },
+            instance: hydrant.own_name(),
             node: config.url.to_string(),
             token: config.token.clone(),
         }
@@ -58,14 +64,15 @@ impl Fetcher {
     /// # Errors
     ///
     /// If a `ca` can't be read.
-    pub(crate) fn new(sources: &Sources, who: Asker) -> Result<Self, Error> {
-        Self::with_names(sources, who, Arc::new(SystemNames)).map_err(|message| {
-            Error::new(Code::InvalidArgument, "bad_configuration", message)
-                .mend("mend sources.toml, or the file that it names")
+    pub(crate) fn new(hydrant: &Hydrant, sources: &Sources) -> Result<Self, Error> {
+        let fetcher = Self::with_names(sources, Asker::of(hydrant), Arc::new(SystemNames))?;
+        Ok(Self {
+            state: Some(hydrant.state()),
+            ..fetcher
         })
     }
 
-    fn with_names(sources: &Sources, who: Asker, names: Arc<dyn Names>) -> Result<Self, String> {
+    fn with_names(sources: &Sources, who: Asker, names: Arc<dyn Names>) -> Result<Self, Error> {
         let authorities = sources
             .list()
             .iter()
@@ -73,15 +80,17 @@ impl Fetcher {
                 Location::Url(remote) => Some(remote.ca.as_deref()),
                 _ => None,
             });
-        let node = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(|error| error.to_string())?;
+        let http = Http::new(authorities, &names).map_err(|message| {
+            Error::new(Code::InvalidArgument, "bad_configuration", message)
+                .mend("mend sources.toml, or the file that it names")
+        })?;
         Ok(Self {
-            http: Http::new(authorities, &names)?,
-            node,
-            who,
+            http,
+            instance: who.instance.clone(),
+            // What the outside may call is called as the outside: the tier of this service calls none.
+            errands: Errands::new(who.as_anybody())?,
+            state: None,
+            clock: Clock::system(),
         })
     }
 
@@ -100,10 +109,16 @@ impl Fetcher {
             Location::File(path) => read_file(path, max_size).await?,
             Location::Url(remote) => {
                 let known = known.filter(|known| known.definition == source.mark);
-                let instance = &self.who.instance;
-                self.http.ask(remote, max_size, instance, known).await?
+                self.http
+                    .ask(remote, max_size, &self.instance, known)
+                    .await?
             }
-            Location::Service(errand) => self.run(errand, max_size).await?,
+            Location::Service(errand) if errand.is_open() => Reply::Body {
+                body: self.errands.run(errand, max_size).await?,
+                encoding: String::new(),
+                validator: Validator::default(),
+            },
+            Location::Service(_) => self.brought(source, known).await?,
         };
         let Reply::Body {
             body,
@@ -124,13 +139,67 @@ impl Fetcher {
         Ok(Outcome::Changed { value, validator })
     }
 
-    /// Asks another service through the node, which decides who may call whom.
-    async fn run(&self, errand: &Errand, max_size: u64) -> Result<Reply, Failure> {
+    /// What a process of `api/mobile` has brought, which may call the service.
+    async fn brought(&self, source: &Source, known: Option<&Validator>) -> Result<Reply, Failure> {
+        let state = self.state.as_ref().ok_or_else(nobody_brings)?;
+        let key = format!("{BROUGHT}{}", source.name);
+        let entry = state.get(&key).await.map_err(|error| {
+            Failure::new(
+                format!("the shared state has nothing: {error}"),
+                error.mend.clone(),
+            )
+        })?;
+        let brought = entry.and_then(|entry| Brought::read(&entry.value));
+        let brought = brought.ok_or_else(nobody_brings)?;
+        let age = self.clock.unix_ms().saturating_sub(brought.head.at_unix_ms);
+        let patience = 3 * source.interval + source.timeout + DELIVERY;
+        if u128::try_from(age).is_ok_and(|age| age > patience.as_millis()) {
+            return Err(nobody_brings());
+        }
+        if !brought.head.reason.is_empty() {
+            return Err(Failure::new(brought.head.reason, brought.head.mend));
+        }
+        let validator = Validator {
+            etag: Some(brought.head.at_unix_ms.to_string()),
+            ..Validator::default()
+        };
+        let is_known = known.is_some_and(|known| known.etag == validator.etag);
+        if is_known && known.is_some_and(|known| known.definition == source.mark) {
+            return Ok(Reply::Unchanged);
+        }
+        Ok(Reply::Body {
+            body: brought.body,
+            encoding: String::new(),
+            validator,
+        })
+    }
+}
+
+/// Asks other services through the node, which decides who may call whom.
+#[derive(Clone)]
+pub(crate) struct Errands {
+    client: reqwest::Client,
+    who: Asker,
+}
+
+impl Errands {
+    pub(crate) fn new(who: Asker) -> Result<Self, Error> {
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build();
+        let client =
+            client.map_err(|error| Error::new(Code::Internal, "no_client", error.to_string()))?;
+        Ok(Self { client, who })
+    }
+
+    /// The body of the answer.
+    pub(crate) async fn run(&self, errand: &Errand, max_size: u64) -> Result<Vec<u8>, Failure> {
         let url = format!("{}{}", self.who.node.trim_end_matches('/'), errand.endpoint);
         let mut request = match &errand.request {
-            None => self.node.get(url),
+            None => self.client.get(url),
             Some(message) => self
-                .node
+                .client
                 .post(url)
                 .header(CONTENT_TYPE, "application/json")
                 .header("connect-protocol-version", "1")
@@ -141,16 +210,18 @@ impl Fetcher {
         }
         request = request.header("hydrant-instance", &self.who.instance);
         let mut answer = request.send().await.map_err(|error| told(&error))?;
-        let status = answer.status();
-        if status != reqwest::StatusCode::OK {
-            return Err(wrong_status(status));
+        match answer.status() {
+            reqwest::StatusCode::OK => read_body(&mut answer, max_size).await,
+            status => Err(wrong_status(status)),
         }
-        Ok(Reply::Body {
-            body: read_body(&mut answer, max_size).await?,
-            encoding: String::new(),
-            validator: Validator::default(),
-        })
     }
+}
+
+fn nobody_brings() -> Failure {
+    Failure::new(
+        "no process of api/mobile brings its answers",
+        "start one: hydrant scale api/mobile 2",
+    )
 }
 
 async fn read_file(path: &Path, max_size: u64) -> Result<Reply, Failure> {

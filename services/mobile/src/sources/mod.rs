@@ -3,7 +3,8 @@
 
 mod address;
 mod answer;
-mod board;
+pub(crate) mod board;
+mod courier;
 mod definition;
 mod fetch;
 mod http;
@@ -13,6 +14,7 @@ mod secret;
 pub(crate) mod snapshot;
 mod tls;
 
+pub(crate) use courier::{Brought, Courier, Order};
 pub use definition::{SOURCES, Source, Sources, SourcesError};
-pub(crate) use fetch::{Asker, Fetcher};
+pub(crate) use fetch::{Asker, Errands, Fetcher};
 pub(crate) use poll::Poller;

@@ -10,7 +10,7 @@ use crate::alarms::Alarms;
 use crate::service::lead::{Duty, Term, is_lost};
 use crate::sources::board::{Board, POLLS, Polls};
 use crate::sources::snapshot::{Declared, Outcome, SOURCE, Validator};
-use crate::sources::{Fetcher, Source, Sources};
+use crate::sources::{Fetcher, Order, Source, Sources};
 
 /// How long to wait before a failed write is tried again.
 const REWRITE: Duration = Duration::from_millis(500);
@@ -105,10 +105,11 @@ impl Poller {
     /// Begins with what the last leader knew.
     async fn carry_over(&self, leadership: &Leadership, state: &State) -> Result<Board, Error> {
         let left = state.list(SOURCE).await?;
-        let sources = self.sources.list().iter();
+        let sources = self.sources.list();
         let declared = Declared {
             epoch: leadership.epoch(),
-            names: sources.map(|source| source.name.clone()).collect(),
+            names: sources.iter().map(|source| source.name.clone()).collect(),
+            orders: sources.iter().filter_map(Order::of).collect(),
         };
         Ok(Board::carry_over(declared, &left, self.clock.unix_ms()))
     }

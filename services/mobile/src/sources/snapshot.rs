@@ -8,6 +8,8 @@ use hydrant_sdk::{Entry, StateChange};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::sources::courier::Order;
+
 /// The key of the list: [`Declared`].
 pub(crate) const DECLARED: &str = "sources";
 /// What the key of a source begins with: [`Found`].
@@ -20,6 +22,9 @@ pub(crate) struct Declared {
     /// The epoch of the leader that asks them.
     pub(crate) epoch: u64,
     pub(crate) names: Vec<String>,
+    /// What `api/mobile` asks in the leader's place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) orders: Vec<Order>,
 }
 
 /// All that is known of the sources at one moment.
@@ -235,6 +240,13 @@ impl View {
             .ok()
     }
 
+    /// What there is to ask in the leader's place.
+    pub(crate) fn orders(&self) -> &[Order] {
+        self.declared
+            .as_ref()
+            .map_or(&[], |declared| &declared.orders)
+    }
+
     /// What is declared; `None` until that is known. What is not declared any more is forgotten.
     pub(crate) fn snapshot(&mut self) -> Option<Snapshot> {
         let declared = self.declared.as_ref()?;
@@ -314,7 +326,15 @@ mod tests {
 
     fn declared(names: &[&str]) -> Entry {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        put(DECLARED, &Declared { epoch: 7, names })
+        let orders = Vec::new();
+        put(
+            DECLARED,
+            &Declared {
+                epoch: 7,
+                names,
+                orders,
+            },
+        )
     }
 
     #[test]

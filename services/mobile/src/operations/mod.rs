@@ -1,0 +1,12 @@
+//! What operators look at: who leads, what is published, how every process and every source does,
+//! and what somebody has to look at.
+
+mod desk;
+mod report;
+mod status;
+mod watch;
+
+pub(crate) use desk::OperationsDesk;
+pub(crate) use report::{OwnReports, Reception, Reporter};
+pub(crate) use status::Revisions;
+pub(crate) use watch::Watch;
