@@ -10,6 +10,7 @@ mod limits;
 mod restart;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io;
@@ -121,10 +122,11 @@ impl Process {
             ));
         };
         let mut command = Command::new(program);
+        for name in not_inherited() {
+            command.env_remove(name);
+        }
         command
             .args(arguments)
-            // The node's own, if it was given one: all of its processes would want it.
-            .env_remove("PORT")
             .envs(&launch.env)
             .stdin(Stdio::null())
             .stdout(append_to(&launch.stdout)?)
@@ -195,6 +197,16 @@ impl Process {
         };
         number(pid?)
     }
+}
+
+/// The node's own variables that a process gets only when they are meant for it: a port, which all
+/// would want, and where a database and its password are.
+fn not_inherited() -> impl Iterator<Item = OsString> {
+    let is_kept = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name == "PORT" || name.starts_with("HYDRANT_RECORDS") || name.starts_with("HYDRANT_OBJECTS")
+    };
+    std::env::vars_os().map(|(name, _)| name).filter(is_kept)
 }
 
 fn append_to(path: &PathBuf) -> io::Result<std::fs::File> {

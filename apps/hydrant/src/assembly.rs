@@ -12,7 +12,7 @@ use hydrant_ports::ErrorKind;
 use rustls::pki_types::UnixTime;
 
 use crate::cli::Builtin;
-use crate::config::{File, Fleet};
+use crate::config::{File, Fleet, Storage};
 use crate::data::{Held, RunningNode};
 use crate::failure::{Failure, Result, wrong};
 use crate::fleet::credentials::Credentials;
@@ -20,6 +20,9 @@ use engines::{CoordinationEngine, Opened, StateEngine};
 
 /// How long each built-in service may take to stop.
 const BUILTIN_STOP: Duration = Duration::from_secs(2);
+
+/// The service that owns tables and images.
+const STORAGE_OWNER: &str = "service/mobile";
 
 /// How many processes `up` starts of each service that carries requests.
 const BUILTIN_INSTANCES: u32 = 2;
@@ -38,6 +41,7 @@ pub(crate) struct Settings {
     pub(crate) fleet: Option<Fleet>,
     pub(crate) coordination: CoordinationEngine,
     pub(crate) state: StateEngine,
+    pub(crate) storage: Storage,
 }
 
 impl Settings {
@@ -55,6 +59,7 @@ impl Settings {
             fleet: file.fleet,
             coordination: file.coordination,
             state: file.state,
+            storage: file.storage,
         }
     }
 }
@@ -163,7 +168,19 @@ fn node_config(
         refuse_doubles(&own, &config.services)?;
         config.services.extend(own);
     }
+    let storage = settings.storage.environment(data, config.fleet.is_some());
+    hand_over(&mut config.services, &storage);
     Ok((config, settings.coordination, settings.state))
+}
+
+/// Where tables and images are, and the files with what opens them, is told to the one service that
+/// owns them, and to no other.
+fn hand_over(services: &mut [ServiceSpec], storage: &[(String, String)]) {
+    for service in services {
+        if service.id.to_string() == STORAGE_OWNER {
+            service.env.extend(storage.iter().cloned());
+        }
+    }
 }
 
 /// How the node lives with others, with what proves it to them.
@@ -293,4 +310,25 @@ pub(crate) fn host_name() -> ServerName {
     let name = name.map(|name| name.trim().to_ascii_lowercase());
     name.and_then(|name| name.parse().ok())
         .unwrap_or_else(|| "localhost".parse().expect("the name is good"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::VARIABLES;
+
+    #[test]
+    fn only_the_owner_of_tables_learns_where_they_are() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut services = builtin_services(Path::new("/bin/hydrant"), temp.path()).unwrap();
+        let storage = Storage::default().environment(temp.path(), false);
+        hand_over(&mut services, &storage);
+        let knows = |service: &ServiceSpec| {
+            let mut names = service.env.keys();
+            names.any(|name| VARIABLES.iter().any(|prefix| name.starts_with(prefix)))
+        };
+        let knowing = services.iter().filter(|service| knows(service));
+        let knowing: Vec<_> = knowing.map(|service| service.id.to_string()).collect();
+        assert_eq!(knowing, ["service/mobile"]);
+    }
 }

@@ -4,6 +4,7 @@
 
 mod fleet;
 mod service;
+mod storage;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +23,7 @@ use toml::de::{DeTable, DeValue};
 use crate::assembly::engines::{CoordinationEngine, StateEngine};
 pub(crate) use fleet::Fleet;
 use service::Service;
+pub(crate) use storage::{Storage, VARIABLES, own_records};
 
 /// The most services that one file may have.
 const MAX_SERVICES: usize = 1000;
@@ -41,6 +43,8 @@ pub(crate) struct File {
     pub(crate) coordination: CoordinationEngine,
     /// What stands behind the port of state.
     pub(crate) state: StateEngine,
+    /// Where `service/mobile` keeps its tables and images.
+    pub(crate) storage: Storage,
     services: Vec<Service>,
 }
 
@@ -51,6 +55,8 @@ struct Own {
     #[serde(default)]
     node: Node,
     fleet: Option<Spanned<Fleet>>,
+    records: Option<storage::Records>,
+    objects: Option<storage::Objects>,
     #[serde(default, rename = "service")]
     services: Vec<Service>,
 }
@@ -117,11 +123,13 @@ impl File {
         let state = StateEngine::read(state, folder)?;
         let shared = [coordination.is_shared(), state.is_shared()];
         fleet::check_engines(own.fleet.as_ref(), shared, places)?;
+        let storage = Storage::read(own.records, own.objects, own.fleet.is_some())?;
         let mut file = Self {
             node: own.node,
             fleet: own.fleet.map(Spanned::into_inner),
             coordination,
             state,
+            storage,
             services: own.services,
         };
         file.start_paths_at(folder);
@@ -136,6 +144,7 @@ impl File {
         for path in paths {
             *path = folder.join(&*path);
         }
+        self.storage.start_paths_at(folder);
     }
 
     /// The services, as the supervisor takes them.
@@ -338,14 +347,15 @@ cpu = "50%"
             .skip(1)
             .filter_map(|rest| rest.split("```").next())
             .collect();
-        let [node, fleet, zookeeper, redis] = blocks[..] else {
+        let [node, fleet, zookeeper, redis, storage] = blocks[..] else {
             panic!("{} blocks", blocks.len());
         };
         assert!(parse(node).unwrap().fleet.is_none());
         let fleet = fleet.split("[coordination]").next().unwrap();
-        let file = parse(&format!("{fleet}{zookeeper}{redis}")).unwrap();
+        let file = parse(&format!("{fleet}{zookeeper}{redis}{storage}")).unwrap();
         assert!(file.fleet.unwrap().tls());
         assert!(file.coordination.is_shared() && file.state.is_shared());
+        assert!(file.storage.records().is_some());
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl FromStr for Address {
 
 fn sqlite(path: &str) -> Result<Address, InvalidUrl> {
     let path = path.strip_prefix("//").unwrap_or(path);
-    if path.is_empty() || path.contains(['?', '#', '\0']) || path.starts_with(':') {
+    if path.is_empty() || path.contains('\0') || path.starts_with(':') {
         let message = "write the path of a file, as in sqlite:/var/lib/hydrant/mobile.db";
         return Err(InvalidUrl(message.into()));
     }
