@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use hydrant_harness::{Missing, Redis, ZooKeeper, pause, redis, zookeeper};
+use hydrant_harness::{MariaDb, Missing, Redis, ZooKeeper, mariadb, pause, redis, zookeeper};
 
 use crate::tools;
 
@@ -14,6 +14,7 @@ struct Wanted {
     /// How many servers of ZooKeeper.
     ensemble: usize,
     redis: bool,
+    mariadb: bool,
     sentinel: bool,
     cluster: bool,
     tls: bool,
@@ -30,6 +31,7 @@ impl Wanted {
             match *argument {
                 "zookeeper" => wanted.zookeeper = true,
                 "redis" => wanted.redis = true,
+                "mariadb" => wanted.mariadb = true,
                 "--sentinel" => wanted.sentinel = true,
                 "--cluster" => wanted.cluster = true,
                 "--tls" => wanted.tls = true,
@@ -42,8 +44,8 @@ impl Wanted {
                 other => return Err(format!("`{other}` is no engine and no option")),
             }
         }
-        if !wanted.zookeeper && !wanted.redis {
-            return Err("name `zookeeper`, `redis` or both".into());
+        if !(wanted.zookeeper || wanted.redis || wanted.mariadb) {
+            return Err("name `zookeeper`, `redis`, `mariadb` or several of them".into());
         }
         if wanted.sentinel && wanted.cluster {
             return Err("--sentinel and --cluster are two kinds of Redis; choose one".into());
@@ -82,6 +84,18 @@ impl Wanted {
         };
         redis.map(Some)
     }
+
+    fn mariadb(&self) -> Result<Option<MariaDb>, Missing> {
+        if !self.mariadb {
+            return Ok(None);
+        }
+        println!("xtask: starting MariaDB");
+        let options = mariadb::Options {
+            tls: self.tls,
+            ..Default::default()
+        };
+        MariaDb::start(options).map(Some)
+    }
 }
 
 /// Starts the engines, tells how a node is told of them, and runs until it is interrupted.
@@ -90,11 +104,15 @@ pub fn up(arguments: &[&str]) -> io::Result<bool> {
     tools::install_missing();
     let zookeeper = wanted.zookeeper().map_err(io::Error::other)?;
     let redis = wanted.redis().map_err(io::Error::other)?;
+    let mariadb = wanted.mariadb().map_err(io::Error::other)?;
     println!("\nFor the configuration file of a node:\n");
     for table in zookeeper.iter().map(ZooKeeper::table) {
         println!("{table}");
     }
     for table in redis.iter().map(Redis::table) {
+        println!("{table}");
+    }
+    for table in mariadb.iter().map(MariaDb::table) {
         println!("{table}");
     }
     for folder in zookeeper.iter().map(ZooKeeper::folder) {
@@ -103,12 +121,16 @@ pub fn up(arguments: &[&str]) -> io::Result<bool> {
     for folder in redis.iter().map(Redis::folder) {
         println!("Redis's data and logs: {}", folder.display());
     }
+    for folder in mariadb.iter().map(MariaDb::folder) {
+        println!("MariaDB's data and log: {}", folder.display());
+    }
     println!("Ctrl-C ends them, and removes their data.");
     io::stdout().flush()?;
     // An interrupt ends this process, and with it, whatever happens, all that the harness started.
     loop {
         zookeeper.iter().for_each(ZooKeeper::check);
         redis.iter().for_each(Redis::check);
+        mariadb.iter().for_each(MariaDb::check);
         pause(Duration::from_secs(1));
     }
 }
@@ -119,11 +141,19 @@ mod tests {
 
     #[test]
     fn what_is_wanted_is_read() {
-        let wanted = Wanted::read(&["redis", "--sentinel", "zookeeper", "--ensemble", "3"]);
+        let wanted = Wanted::read(&[
+            "redis",
+            "--sentinel",
+            "mariadb",
+            "zookeeper",
+            "--ensemble",
+            "3",
+        ]);
         let expected = Wanted {
             zookeeper: true,
             ensemble: 3,
             redis: true,
+            mariadb: true,
             sentinel: true,
             ..Default::default()
         };

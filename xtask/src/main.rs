@@ -18,7 +18,7 @@ cargo xtask TASK
                         'N passed, N failed, N skipped'. With --require-all, or CI=true, a test
                         that is skipped because something is missing counts as failed.
   soak [FILTER]         as test, with the long forms of the tests that have one
-  engines up [zookeeper] [redis] [--ensemble 3] [--sentinel | --cluster] [--tls]
+  engines up [zookeeper] [redis] [mariadb] [--ensemble 3] [--sentinel | --cluster] [--tls]
                         real servers to play with, and the lines of the configuration file for
                         them, until Ctrl-C
   bench router          the router beside nginx and HAProxy: CPU time per request

@@ -18,6 +18,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
     ("redis-sentinel", "redis-sentinel"),
     ("redis-cli", "redis-tools"),
+    ("mariadbd", "mariadb-server"),
+    ("mariadb", "mariadb-client"),
     ("java", "default-jre-headless"),
     // The package `zookeeper` has nothing more that tests need, and brings a desktop's Java.
     ("/usr/share/java/zookeeper.jar", "libzookeeper-java"),

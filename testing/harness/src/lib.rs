@@ -6,6 +6,7 @@
 
 mod certificates;
 mod janitor;
+pub mod mariadb;
 pub mod netns;
 pub mod node;
 mod port;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 pub use certificates::Certificates;
 pub use janitor::{MARK, folder, marked};
+pub use mariadb::MariaDb;
 pub use process::{Process, kill};
 pub use proxy::Proxy;
 pub use redis::Redis;

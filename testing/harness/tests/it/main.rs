@@ -2,6 +2,7 @@
 //! say; nothing is left behind.
 
 mod left;
+mod mariadb;
 mod netns;
 mod proxy;
 mod redis;
