@@ -14,7 +14,7 @@ const EVENTS: &str = "/api/mobile/ofrep/v1/events";
 
 /// The body of the answer with all flags, and where changes are told.
 pub(super) fn write_bulk(out: &mut Vec<u8>, admitted: &Admitted, context: &Context<'_>) {
-    out.extend_from_slice(b"{\"flags\":");
+    put(out, &["{\"flags\":"]);
     write_flags(out, &admitted.compiled, &admitted.caller, context);
     write_streams(out, admitted);
     out.push(b'}');
@@ -52,20 +52,16 @@ pub(crate) fn write_flag(
     }
 }
 
-/// `{"key", "value"?, "reason", "variant"?, "metadata"?}`.
+/// `{"key", "value"?, "reason", "variant"?, "metadata"?}`, of texts that the revision has ready.
 pub(super) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
-    out.extend_from_slice(b"{\"key\":");
-    write_json(out, answer.flag.key());
-    if let Some(value) = answer.value {
-        out.extend_from_slice(b",\"value\":");
-        write_json(out, value);
+    let variant = answer.variant.and_then(|name| answer.flag.find(name));
+    put(out, &["{\"key\":", answer.flag.key_json()]);
+    if let Some(variant) = variant {
+        put(out, &[",\"value\":", variant.value_json()]);
     }
-    out.extend_from_slice(b",\"reason\":\"");
-    out.extend_from_slice(answer.reason.as_str().as_bytes());
-    out.push(b'"');
-    if let Some(variant) = answer.variant {
-        out.extend_from_slice(b",\"variant\":");
-        write_json(out, variant);
+    put(out, &[",\"reason\":\"", answer.reason.as_str(), "\""]);
+    if let Some(variant) = variant {
+        put(out, &[",\"variant\":", variant.name_json()]);
     }
     write_metadata(out, answer);
     out.push(b'}');
@@ -73,32 +69,25 @@ pub(super) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
 
 /// What the definition says beside the value, and which experiment decided.
 fn write_metadata(out: &mut Vec<u8>, answer: &Answer<'_>) {
-    let metadata = answer.flag.metadata();
-    if metadata.is_empty() && answer.assigned.is_none() {
-        return;
+    let metadata = answer.flag.metadata_json();
+    let inner = metadata.strip_suffix('}').unwrap_or(metadata);
+    match answer.assigned {
+        None if inner == "{" => {}
+        None => put(out, &[",\"metadata\":", metadata]),
+        Some(assigned) => {
+            let comma = if inner == "{" { "" } else { "," };
+            put(out, &[",\"metadata\":", inner, comma, "\"experiment\":"]);
+            write_json(out, assigned.experiment);
+            put(out, &[",\"arm\":"]);
+            write_json(out, assigned.arm);
+            out.push(b'}');
+        }
     }
-    out.extend_from_slice(b",\"metadata\":");
-    write_json(out, metadata);
-    let Some(assigned) = answer.assigned else {
-        return;
-    };
-    out.pop();
-    if !metadata.is_empty() {
-        out.push(b',');
-    }
-    out.extend_from_slice(b"\"experiment\":");
-    write_json(out, assigned.experiment);
-    out.extend_from_slice(b",\"arm\":");
-    write_json(out, assigned.arm);
-    out.push(b'}');
 }
 
 fn write_error(out: &mut Vec<u8>, flag: &Flag, error: &EvaluationError) {
-    out.extend_from_slice(b"{\"key\":");
-    write_json(out, flag.key());
-    out.extend_from_slice(b",\"errorCode\":\"");
-    out.extend_from_slice(code_of(error).as_bytes());
-    out.extend_from_slice(b"\",\"errorDetails\":");
+    put(out, &["{\"key\":", flag.key_json(), ",\"errorCode\":\""]);
+    put(out, &[code_of(error), "\",\"errorDetails\":"]);
     write_json(out, &error.to_string());
     out.push(b'}');
 }
@@ -110,18 +99,23 @@ fn write_streams(out: &mut Vec<u8>, admitted: &Admitted) {
     if !streams.offered {
         return;
     }
-    out.extend_from_slice(b",\"eventStreams\":[{\"type\":\"sse\",\"endpoint\":{\"requestUri\":\"");
-    out.extend_from_slice(EVENTS.as_bytes());
+    let start = ",\"eventStreams\":[{\"type\":\"sse\",\"endpoint\":{\"requestUri\":\"";
+    put(out, &[start, EVENTS]);
     if let Some(key) = admitted.caller.key() {
-        out.extend_from_slice(b"?ticket=");
-        out.extend_from_slice(key.ticket.as_bytes());
+        put(out, &["?ticket=", &key.ticket]);
     }
-    out.extend_from_slice(b"\"},\"inactivityDelaySec\":");
+    put(out, &["\"},\"inactivityDelaySec\":"]);
     write_json(out, &streams.inactivity_seconds);
-    out.extend_from_slice(b"}]");
+    put(out, &["}]"]);
+}
+
+fn put(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
 }
 
 fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
-    // Texts, numbers and JSON itself always become JSON, and memory takes any number of bytes.
+    // Texts and numbers always become JSON, and memory takes any number of bytes.
     let _ = serde_json::to_writer(out, value);
 }
