@@ -21,6 +21,7 @@ pub(crate) struct Compiled {
     pub(crate) content: Content,
     pub(crate) keys: Keys,
     pub(crate) settings: Settings,
+    uses_time: bool,
     /// Whether it is different from another one for who asks.
     pub(crate) views: Views,
 }
@@ -42,7 +43,21 @@ impl Compiled {
             content: Content::compile(bundle)?,
             keys: Keys::compile(bundle)?,
             settings: Settings::compile(bundle)?,
+            uses_time: names_the_time(bundle),
             flags,
         })
     }
+
+    /// Whether an answer may depend on the time of day.
+    pub(crate) fn uses_time(&self) -> bool {
+        self.uses_time
+    }
+}
+
+/// Whether a rule anywhere reads the time.
+fn names_the_time(bundle: &Bundle) -> bool {
+    let texts = bundle.documents.values().flat_map(|named| named.values());
+    texts
+        .into_iter()
+        .any(|text| text.contains("$flagd.timestamp"))
 }

@@ -1,11 +1,13 @@
-use serde_json::{Map, Value, json};
+//! What the sources said, ready to be put into answers.
 
-use crate::api::parameters::Parameters;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
 use crate::sources::snapshot::{Found, Snapshot};
 
 /// A snapshot, ready to be put into answers.
 pub(crate) struct Feed {
-    sources: Map<String, Value>,
+    json: Box<[u8]>,
     stale: Vec<(String, i64)>,
     epoch: u64,
 }
@@ -20,25 +22,14 @@ impl Feed {
         Self {
             stale,
             epoch: snapshot.epoch,
-            sources: snapshot
-                .sources
-                .into_iter()
-                .map(|(name, found)| (name, shown(&found)))
-                .collect(),
+            json: written(&snapshot).into(),
         }
     }
 
-    /// The body of an answer. It says when things happened and never how long ago, so that it,
-    /// and with it its ETag, changes only when there is something new.
-    pub(crate) fn body(&self, parameters: &Parameters) -> Vec<u8> {
-        json!({
-            "platform": parameters.platform,
-            "version": parameters.version.to_string(),
-            "locale": parameters.locale,
-            "sources": self.sources,
-        })
-        .to_string()
-        .into_bytes()
+    /// All sources with their values, as they stand in an answer. It says when things happened and
+    /// never how long ago, so that it changes only when there is something new.
+    pub(crate) fn json(&self) -> &[u8] {
+        &self.json
     }
 
     /// The stale sources with their ages in seconds, as `catalog;age=42, content;age=3`; `None`
@@ -58,18 +49,40 @@ impl Feed {
     }
 }
 
-fn shown(found: &Found) -> Value {
-    let as_of = found.good.as_ref().map(|good| time(good.as_of));
-    let value = found.good.as_ref().map(|good| good.value.get());
-    let value: Value = value
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default();
-    let stale = found.stale.is_some();
-    let mut shown = json!({ "value": value, "stale": stale, "asOf": as_of });
-    if let Some(stale) = &found.stale {
-        shown["staleSince"] = time(stale.since).into();
+fn written(snapshot: &Snapshot) -> Vec<u8> {
+    let mut out = vec![b'{'];
+    for (place, (name, found)) in snapshot.sources.iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        // Texts always become JSON, and memory takes any number of bytes.
+        let _ = serde_json::to_writer(&mut out, name);
+        out.push(b':');
+        let _ = serde_json::to_writer(&mut out, &shown(found));
     }
-    shown
+    out.push(b'}');
+    out
+}
+
+/// A source in an answer.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    as_of: Option<String>,
+    stale: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_since: Option<String>,
+    value: Option<&'a RawValue>,
+}
+
+fn shown(found: &Found) -> Shown<'_> {
+    let good = found.good.as_ref();
+    Shown {
+        as_of: good.map(|good| time(good.as_of)),
+        stale: found.stale.is_some(),
+        stale_since: found.stale.as_ref().map(|stale| time(stale.since)),
+        value: good.map(|good| &*good.value),
+    }
 }
 
 /// As `2026-11-22T00:12:40Z`.
@@ -81,19 +94,16 @@ fn time(unix_ms: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::api::conditional::etag_of;
 
-    fn parameters() -> Parameters {
-        Parameters {
-            platform: "ios",
-            version: "7.2.1".parse().unwrap(),
-            locale: "en-US".into(),
-        }
+    fn body(feed: &Feed) -> Value {
+        serde_json::from_slice(feed.json()).unwrap()
     }
 
     fn snapshot(name: &str, found: Found) -> Snapshot {
@@ -110,20 +120,14 @@ mod tests {
     #[test]
     fn an_answer_shows_each_source_with_its_times() {
         let feed = Feed::new(snapshot("catalog", found(json!([1]), Some(2_000))));
-        let body: Value = serde_json::from_slice(&feed.body(&parameters())).unwrap();
         assert_eq!(
-            body,
-            json!({
-                "platform": "ios",
-                "version": "7.2.1",
-                "locale": "en-US",
-                "sources": {"catalog": {
-                    "value": [1],
-                    "stale": true,
-                    "asOf": "1970-01-01T00:00:01Z",
-                    "staleSince": "1970-01-01T00:00:02Z",
-                }},
-            }),
+            body(&feed),
+            json!({"catalog": {
+                "value": [1],
+                "stale": true,
+                "asOf": "1970-01-01T00:00:01Z",
+                "staleSince": "1970-01-01T00:00:02Z",
+            }}),
             "the reason stays inside"
         );
         assert_eq!(feed.stale(44_500).as_deref(), Some("catalog;age=42"));
@@ -134,8 +138,7 @@ mod tests {
     fn a_source_that_never_answered_is_there_without_a_value() {
         let never = Found::with(None, 0, Some(5));
         let feed = Feed::new(snapshot("catalog", never));
-        let body: Value = serde_json::from_slice(&feed.body(&parameters())).unwrap();
-        let catalog = &body["sources"]["catalog"];
+        let catalog = &body(&feed)["catalog"];
         assert_eq!(
             (&catalog["value"], &catalog["asOf"]),
             (&Value::Null, &Value::Null)
@@ -153,7 +156,7 @@ mod tests {
             let tag = |value: &str, stale, epoch| {
                 let mut snapshot = snapshot("s", found(json!(value), stale));
                 snapshot.epoch = epoch;
-                etag_of(&Feed::new(snapshot).body(&parameters()))
+                etag_of(Feed::new(snapshot).json())
             };
             let same = tag(&one, stale_one, epochs.0) == tag(&two, stale_two, epochs.1);
             prop_assert_eq!(same, one == two && stale_one == stale_two);
@@ -162,8 +165,7 @@ mod tests {
         #[test]
         fn what_the_sources_say_comes_through_unchanged(name in "[a-z]{1,8}", text in ".*") {
             let feed = Feed::new(snapshot(&name, found(json!(&text), None)));
-            let body: Value = serde_json::from_slice(&feed.body(&parameters())).unwrap();
-            prop_assert_eq!(body["sources"][&name]["value"].as_str(), Some(text.as_str()));
+                prop_assert_eq!(&body(&feed)[&name]["value"], &json!(text));
             prop_assert!(feed.stale(0).is_none());
         }
     }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use hydrant_flags::Mistake;
+use hydrant_runtime::Clock;
 use hydrant_sdk::{Error, Hydrant, StateChange, StateWatch};
 use tokio::sync::watch;
 
 use crate::api::compose::Feed;
 use crate::api::ofrep::Changes;
-use crate::api::serving::{Served, swap_compiled, swap_feed};
+use crate::api::serving::{RefusedRevision, Served, refuse_revision, swap_compiled, swap_feed};
 use crate::api::sight::Sight;
 use crate::bundle::{self, Bundle};
 use crate::compiled::Compiled;
@@ -21,6 +24,8 @@ pub(crate) struct Follower {
     watch: StateWatch,
     sources: View,
     served: Served,
+    /// What was published and is not compiled yet.
+    published: Option<Bytes>,
     changes: Changes,
     reception: Reception,
     orders: watch::Sender<Vec<Order>>,
@@ -39,6 +44,7 @@ impl Follower {
             sources: View::default(),
             state,
             served,
+            published: None,
             changes,
             reception,
             orders: watch::Sender::default(),
@@ -75,6 +81,7 @@ impl Follower {
 
     /// Takes in one change. What is gone, or can't be read, leaves the last good one.
     async fn step(&mut self) -> Result<(), Error> {
+        self.take_published().await;
         let change = self.watch.next().await?;
         if let Some(snapshot) = self.sources.take(&change) {
             swap_feed(&self.served, Arc::new(Feed::new(snapshot)));
@@ -90,26 +97,51 @@ impl Follower {
             StateChange::Put(entry) => vec![entry],
             StateChange::Removed(_) => Vec::new(),
         };
-        let published = entries.iter().find(|entry| entry.key == bundle::KEY);
+        let published = entries.into_iter().find(|entry| entry.key == bundle::KEY);
         if let Some(entry) = published {
-            self.take_bundle(&entry.value);
+            self.published = Some(entry.value.into());
         }
+        self.take_published().await;
         Ok(())
     }
 
-    fn take_bundle(&self, value: &[u8]) {
-        let bundle = match Bundle::unpack(value) {
-            Ok(bundle) => bundle,
-            Err(error) => return self.reception.refused(0, &error),
+    /// Compiles what was published, on a thread where it keeps no request waiting, and serves it from
+    /// then on. What can't be served leaves what is served as it is. Who gives up waiting loses
+    /// nothing: the next step goes on with it.
+    async fn take_published(&mut self) {
+        let Some(value) = self.published.clone() else {
+            return;
         };
-        match Compiled::compile(&bundle) {
+        let made = tokio::task::spawn_blocking(move || compile(&value)).await;
+        self.published = None;
+        let made = made.unwrap_or_else(|_| Err((0, "the program failed while it compiled".into())));
+        match made {
             Ok(compiled) => {
                 let compiled = Arc::new(compiled);
                 swap_compiled(&self.served, Arc::clone(&compiled));
                 self.reception.took();
                 self.changes.tell(compiled);
             }
-            Err(mistakes) => self.reception.refused(bundle.revision, &mistakes[0]),
+            Err((revision, reason)) => self.refuse(revision, reason),
         }
     }
+
+    fn refuse(&self, revision: u64, reason: String) {
+        self.reception.refused(revision, &reason);
+        let refused = RefusedRevision {
+            revision,
+            since: Clock::system().unix_ms(),
+        };
+        refuse_revision(&self.served, refused);
+    }
+}
+
+/// The revision, ready to be served; else its number, as far as it can be read, and why not.
+fn compile(value: &[u8]) -> Result<Compiled, (u64, String)> {
+    let bundle = Bundle::unpack(value).map_err(|error| (0, error.to_string()))?;
+    let broken = |mistakes: Vec<Mistake>| {
+        let first = mistakes.first().map(ToString::to_string);
+        (bundle.revision, first.unwrap_or_default())
+    };
+    Compiled::compile(&bundle).map_err(broken)
 }

@@ -1,75 +1,169 @@
-//! `GET /v1/init`: all that an app needs at its start, in one answer.
+//! `GET` and `POST /v1/init`: all that an app needs at its start, in one answer.
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{self, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use hydrant_sdk::{Code, Error, Problem};
+use hydrant_sdk::{Code, Context, Error, Problem};
 
 use crate::api::Answers;
-use crate::api::compose::Feed;
-use crate::api::conditional::{etag_of, is_named};
-use crate::api::parameters::{Parameters, Query, refuse};
-use crate::api::sight::Sight;
+use crate::api::body::{Composed, Patience, compose};
+use crate::api::cache::{Body, Call, Key};
+use crate::api::gate::Refusal;
+use crate::api::parameters::{Parameters, refuse};
+use crate::api::reply::{Reply, for_now};
+use crate::api::serving::Serving;
+use crate::keys::Caller;
+
+/// The largest body of a request: a context.
+const MAX_BODY: usize = 64 * 1024;
+/// The longest that an answer is worked on.
+const MAX_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn routes() -> axum::Router<Answers> {
-    axum::Router::new().route("/v1/init", get(init))
+    let call = get(by_query).post(by_body);
+    axum::Router::new().route("/v1/init", call.layer(DefaultBodyLimit::max(MAX_BODY)))
 }
 
-async fn init(
+async fn by_query(State(answers): State<Answers>, request: Request) -> Response {
+    let question = request.uri().query().unwrap_or_default().as_bytes();
+    let read = || Parameters::from_query(request.uri());
+    let outcome = prepare(&answers, request.headers(), Call::Init, question, read);
+    send(outcome).await
+}
+
+async fn by_body(
     State(answers): State<Answers>,
-    query: Result<extract::Query<Query>, QueryRejection>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let extract::Query(query) = query.map_err(|error| refuse(error.body_text()))?;
-    let parameters = Parameters::check(query)?;
-    let serving = answers.served.load();
-    let feed = serving.feed.as_ref().ok_or_else(no_snapshot)?;
-    let body = feed.body(&parameters);
-    let etag = etag_of(&body);
-    let unchanged = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .any(|value| is_named(value.as_bytes(), &etag));
-    let mut answer = if unchanged {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return Problem(unreadable(&error)).into_response(),
     };
-    let stale = [
-        all_stale(&answers.sight),
-        feed.stale(answers.clock.unix_ms()),
-    ];
-    describe(answer.headers_mut(), feed, etag, &stale);
-    Ok(answer)
+    let read = || Parameters::from_body(&body);
+    let outcome = prepare(&answers, &headers, Call::InitByBody, &body, read);
+    send(outcome).await
 }
 
-/// The headers that a 304 has too. Ages stand here, not in the body: they change with every
-/// request, and the ETag must not.
-fn describe(headers: &mut HeaderMap, feed: &Feed, etag: String, stale: &[Option<String>]) {
-    let mut insert = |name: &'static str, text: String| {
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            headers.insert(name, value);
-        }
-    };
-    insert("etag", etag);
-    insert("cache-control", "no-cache".into());
-    insert("hydrant-snapshot-epoch", feed.epoch().to_string());
-    let stale: Vec<&str> = stale.iter().flatten().map(String::as_str).collect();
-    if !stale.is_empty() {
-        insert("hydrant-stale", stale.join(", "));
+/// What is answered.
+enum Outcome {
+    /// A body that may be kept.
+    Lasting(Reply),
+    /// What there was time for.
+    Partial(Response),
+}
+
+async fn send(outcome: Result<Outcome, Response>) -> Response {
+    match outcome {
+        Ok(Outcome::Lasting(reply)) => reply.send().await,
+        Ok(Outcome::Partial(answer)) | Err(answer) => answer,
     }
 }
 
-/// As `*;age=12`: while the state is away, every source may be so many seconds behind.
-fn all_stale(sight: &Sight) -> Option<String> {
-    sight.age().map(|age| format!("*;age={age}"))
+fn prepare(
+    answers: &Answers,
+    headers: &HeaderMap,
+    call: Call,
+    question: &[u8],
+    read: impl FnOnce() -> Result<Parameters, Error>,
+) -> Result<Outcome, Response> {
+    let serving = answers.served.load();
+    let caller = caller(&serving, headers).map_err(Refusal::into_response)?;
+    let now = answers.clock.unix_ms();
+    let key = Key::new(call, &caller, question);
+    let body = match serving.cache.get(&key, now) {
+        Some(body) => body,
+        None => {
+            let composed = work(&serving, &caller, read, now);
+            let composed = composed.map_err(|error| Problem(error).into_response())?;
+            match keep(&serving, key, composed) {
+                Ok(body) => body,
+                Err(partial) => {
+                    let mut answer = for_now(partial, &serving);
+                    describe(answer.headers_mut(), answers, &serving, now);
+                    return Ok(Outcome::Partial(answer));
+                }
+            }
+        }
+    };
+    let mut reply = Reply::new(body, headers).describe(&serving, &caller);
+    describe(reply.headers(), answers, &serving, now);
+    Ok(Outcome::Lasting(reply))
+}
+
+/// Who asks. Before the first revision no key is known, and there is nothing that needs one.
+fn caller(serving: &Serving, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    match serving.compiled.revision {
+        0 => Ok(Caller::Anonymous),
+        _ => serving
+            .compiled
+            .keys
+            .caller(headers)
+            .map_err(Refusal::WrongKey),
+    }
+}
+
+fn work(
+    serving: &Serving,
+    caller: &Caller,
+    read: impl FnOnce() -> Result<Parameters, Error>,
+    now: i64,
+) -> Result<Composed, Error> {
+    let parameters = read()?;
+    if serving.compiled.revision == 0 && serving.feed.is_none() {
+        return Err(no_snapshot());
+    }
+    let waits = Context::current().and_then(|context| context.time_left());
+    let limits = [parameters.deadline, waits, Some(MAX_PATIENCE)];
+    let patience = Patience::of(limits.into_iter().flatten().min());
+    Ok(compose(serving, caller, &parameters, now, &patience))
+}
+
+/// Keeps a body that is whole; one that is not comes back.
+fn keep(serving: &Serving, key: Key, composed: Composed) -> Result<Arc<Body>, Vec<u8>> {
+    match composed.is_whole {
+        true => Ok(serving.cache.put(key, composed.bytes, composed.until)),
+        false => Err(composed.bytes),
+    }
+}
+
+/// What is new with every request: the ages of what is stale. They stand in headers, not in the
+/// body, which the ETag covers.
+fn describe(headers: &mut HeaderMap, answers: &Answers, serving: &Serving, now: i64) {
+    if let Some(feed) = &serving.feed {
+        headers.insert("hydrant-snapshot-epoch", feed.epoch().into());
+    }
+    let age = |since: i64| now.saturating_sub(since).max(0) / 1000;
+    let state = answers.sight.age().map(|age| format!("*;age={age}"));
+    let revision = serving.refused.as_ref().map(|refused| {
+        let age = age(refused.since);
+        format!("config;age={age}, content;age={age}, flags;age={age}")
+    });
+    let sources = serving.feed.as_ref().and_then(|feed| feed.stale(now));
+    let stale: Vec<String> = [state, revision, sources].into_iter().flatten().collect();
+    if stale.is_empty() {
+        return;
+    }
+    if let Ok(value) = HeaderValue::from_str(&stale.join(", ")) {
+        headers.insert("hydrant-stale", value);
+    }
 }
 
 fn no_snapshot() -> Error {
     let message = "the sources have not been asked yet";
     Error::new(Code::Unavailable, "no_snapshot", message)
+}
+
+fn unreadable(error: &BytesRejection) -> Error {
+    refuse(format!(
+        "the body can't be read, or is larger than {MAX_BODY} bytes: {error}"
+    ))
 }
 
 #[cfg(test)]
@@ -84,9 +178,11 @@ mod tests {
     use hydrant_runtime::Clock;
 
     use super::*;
+    use crate::api::compose::Feed;
     use crate::api::ofrep;
     use crate::api::routes;
     use crate::api::serving::{Served, swap_feed};
+    use crate::api::sight::Sight;
     use crate::sources::snapshot::{Found, Snapshot};
 
     const INIT: &str = "/v1/init?platform=ios&version=7.2.1&locale=en-US";

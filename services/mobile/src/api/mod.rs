@@ -1,13 +1,17 @@
 //! `api/mobile`: what apps ask, answered from memory.
 
+mod body;
+mod cache;
 mod compose;
 pub(crate) mod conditional;
 mod cors;
+mod encoding;
 mod follow;
 pub(crate) mod gate;
 mod init;
 pub(crate) mod ofrep;
 pub(crate) mod parameters;
+mod reply;
 pub(crate) mod serving;
 mod sight;
 
