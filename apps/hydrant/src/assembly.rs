@@ -225,6 +225,9 @@ fn builtin_services(program: &Path, data: &Path) -> Result<Vec<ServiceSpec>> {
     service
         .env
         .insert(variable, sources.to_string_lossy().into_owned());
+    service
+        .env
+        .insert(hydrant_mobile::DEMO.to_owned(), "1".to_owned());
     Ok(vec![
         builtin(program, "api/demo-upstream", Builtin::DemoUpstream, 1),
         service,

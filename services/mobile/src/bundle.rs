@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::documents::Kind;
+use crate::documents::{DocumentId, Kind};
 
 /// The key in the shared state of `service/mobile` where the bundle stands.
 pub(crate) const KEY: &str = "bundle";
 
-/// The largest bundle that is read, in bytes of JSON.
-const MAX_JSON: usize = 64 * 1024 * 1024;
+/// The largest bundle, in bytes of JSON.
+pub(crate) const MAX_JSON: usize = 64 * 1024 * 1024;
+/// The largest bundle in shared state: what one value takes there.
+pub(crate) const MAX_PACKED: usize = 4 * 1024 * 1024;
 
 /// Every document of one revision.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,6 +44,34 @@ impl Bundle {
     /// One document.
     pub(crate) fn get(&self, kind: Kind, name: &str) -> Option<&str> {
         self.documents.get(&kind)?.get(name).map(String::as_str)
+    }
+
+    /// Puts a document, or removes it.
+    pub(crate) fn put(&mut self, id: &DocumentId, body: Option<String>) {
+        match body {
+            Some(body) => {
+                let of_kind = self.documents.entry(id.kind).or_default();
+                of_kind.insert(id.name().to_owned(), body);
+            }
+            None => {
+                let Some(of_kind) = self.documents.get_mut(&id.kind) else {
+                    return;
+                };
+                of_kind.remove(id.name());
+                if of_kind.is_empty() {
+                    self.documents.remove(&id.kind);
+                }
+            }
+        }
+    }
+
+    /// Which documents there are, in order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = DocumentId> {
+        let of_kinds = self.documents.iter();
+        of_kinds.flat_map(|(kind, of_kind)| {
+            let names = of_kind.keys();
+            names.filter_map(|name| DocumentId::new(*kind, name).ok())
+        })
     }
 
     /// As it stands in shared state: JSON under zstd.

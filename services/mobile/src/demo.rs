@@ -1,5 +1,17 @@
+//! What `hydrant up` begins with: files of sources, and a first revision of documents.
+
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::documents::{DocumentId, Kind};
+use crate::service::Edit;
+
+/// The variable that asks for the documents of the demo, where there has never been a revision.
+pub const DEMO: &str = "HYDRANT_MOBILE_DEMO";
+/// Who made the first revision.
+pub(crate) const AUTHOR: &str = "hydrant";
+/// Why.
+pub(crate) const REASON: &str = "demo";
 
 /// The files of the demo, as they come with the program.
 const FILES: [(&str, &str); 3] = [
@@ -10,6 +22,24 @@ const FILES: [(&str, &str); 3] = [
     ("content.json", include_str!("../demo/content.json")),
     ("sources.toml", include_str!("../demo/sources.toml")),
 ];
+
+/// The documents of the demo, as they come with the program.
+const DOCUMENTS: [(Kind, &str, &str); 1] =
+    [(Kind::Flags, "demo", include_str!("../demo/flags/demo.json"))];
+
+/// Whether the environment asks for the documents of the demo.
+pub(crate) fn is_wanted() -> bool {
+    std::env::var_os(DEMO).is_some_and(|value| value == "1")
+}
+
+/// The first revision of `hydrant up`.
+pub(crate) fn documents() -> Vec<Edit> {
+    let edit = |(kind, name, body): (Kind, &str, &str)| Edit {
+        id: DocumentId::new(kind, name).expect("the names of the demo are good"),
+        body: Some(body.to_owned()),
+    };
+    DOCUMENTS.into_iter().map(edit).collect()
+}
 
 /// Writes the demo's sources into `folder`, which is made when missing. A file that is there stays
 /// as it is. Returns the path of `sources.toml`, which [`SOURCES`](crate::SOURCES) takes.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use hydrant_sdk::{Code, Error};
 use serde::{Deserialize, Serialize};
 
 /// What a document is about.
@@ -73,6 +74,22 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Whether only the service itself makes documents of this kind.
+    pub(crate) fn is_own(self) -> bool {
+        matches!(self, Self::Allocation | Self::Image)
+    }
+
+    /// The name of the only document of this kind, where there can be one only.
+    pub(crate) fn only_name(self) -> Option<&'static str> {
+        match self {
+            Self::ConfigSchema => Some("config"),
+            Self::Settings => Some("settings"),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -112,14 +129,41 @@ impl DocumentId {
                 name.escape_debug()
             ));
         }
+        if let Some(only) = kind.only_name().filter(|only| *only != name) {
+            return Err(format!("the only document of this kind is {kind}/{only}"));
+        }
         Ok(Self {
             kind,
             name: name.to_owned(),
         })
     }
 
+    /// As somebody asks for it, from outside.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no such document.
+    pub(crate) fn asked(id: Option<&crate::proto::DocumentId>) -> Result<Self, Error> {
+        let refuse = |message| Error::new(Code::InvalidArgument, "bad_document", message);
+        let id = id.ok_or_else(|| refuse("no document is named".into()))?;
+        let kind = id.kind.parse().map_err(|told: String| {
+            refuse(format!("`{}` is no kind: {told}", id.kind.escape_debug()))
+        })?;
+        Self::new(kind, &id.name).map_err(refuse)
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+}
+
+impl From<&DocumentId> for crate::proto::DocumentId {
+    fn from(id: &DocumentId) -> Self {
+        Self {
+            kind: id.kind.to_string(),
+            name: id.name.clone(),
+            ..Default::default()
+        }
     }
 }
 

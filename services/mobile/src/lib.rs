@@ -27,7 +27,7 @@ mod upstream;
 mod views;
 
 pub use api::run_api;
-pub use demo::install_demo;
+pub use demo::{DEMO, install_demo};
 pub use keys::NewKey;
 pub use service::run_service;
 pub use sources::{SOURCES, Source, Sources, SourcesError};

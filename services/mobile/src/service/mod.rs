@@ -1,8 +1,16 @@
-//! `service/mobile`: owns the tables, and as the leader polls the sources and publishes.
+//! `service/mobile`: owns the tables, changes documents in revisions, and as the leader polls the sources
+//! and publishes.
 
+mod answers;
 mod desk;
+mod diff;
 pub(crate) mod lead;
+mod publish;
+mod published;
 mod refused;
+mod revise;
+mod store;
+mod tables;
 
 use std::sync::Arc;
 
@@ -11,13 +19,18 @@ use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 
 use crate::VERSION;
 use crate::alarms::Alarms;
+use crate::demo;
 use crate::operations::{OperationsDesk, OwnReports, Watch};
 use crate::sources::{Fetcher, Poller, SOURCES, Sources};
 pub(crate) use desk::{Desk, Edit};
+use lead::Duty;
+use publish::Publisher;
+use published::Published;
 pub(crate) use refused::Refused;
+use tables::Tables;
 
-/// Runs `service/mobile`: stands for election, and as the leader polls the sources that the file
-/// named by [`SOURCES`](crate::SOURCES) defines.
+/// Runs `service/mobile`: changes documents, and as the leader publishes them, and polls the sources
+/// that the file named by [`SOURCES`](crate::SOURCES) defines.
 ///
 /// # Errors
 ///
@@ -34,11 +47,17 @@ pub async fn run_service() -> Result<(), Error> {
         alarms: alarms.clone(),
         instance: hydrant.own_name(),
     };
-    let desk = Desk::new(Clock::system());
+    let published = Published::new(Some(hydrant.state()));
+    let following = published.follow(&hydrant);
+    let desk = Desk::new(Tables::from_env()?, published, Clock::system());
+    let publisher = Publisher {
+        demo: demo::is_wanted(),
+        desk: desk.clone(),
+    };
     let operations = Arc::new(OperationsDesk {
         hydrant: hydrant.clone(),
         clock: Clock::system(),
-        revisions: Box::new(desk),
+        revisions: Box::new(desk.clone()),
     });
     let watch = Watch {
         desk: Arc::clone(&operations),
@@ -49,12 +68,13 @@ pub async fn run_service() -> Result<(), Error> {
         clock: Clock::system(),
         alarms,
     };
-    let duties: Vec<Arc<dyn lead::Duty>> = vec![Arc::new(poller), Arc::new(watch)];
-    let work = lead::lead_again_and_again(hydrant.clone(), duties);
-    Service::new(Tier::Service, "mobile", VERSION)?
+    let duties: Vec<Arc<dyn Duty>> = vec![Arc::new(publisher), Arc::new(poller), Arc::new(watch)];
+    let leading = lead::lead_again_and_again(hydrant.clone(), duties);
+    answers::serve(Service::new(Tier::Service, "mobile", VERSION)?, &desk)
         .service(operations)
         .alongside(own_reports.keep_again_and_again())
-        .alongside(work)
+        .alongside(following)
+        .alongside(leading)
         .run_on(hydrant)
         .await
 }
@@ -76,3 +96,6 @@ pub(crate) fn broken(error: &dyn std::error::Error) -> Error {
         error.to_string(),
     )
 }
+
+#[cfg(test)]
+mod tests;

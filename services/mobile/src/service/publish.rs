@@ -1,0 +1,153 @@
+//! The leader's duty to publish: what the tables have, the shared state gets.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use hydrant_records::read;
+use hydrant_sdk::{Error, State};
+use tokio::time::Instant;
+
+use crate::bundle::{Bundle, KEY};
+use crate::content;
+use crate::demo;
+use crate::service::Desk;
+use crate::service::lead::{Duty, Term, is_lost};
+use crate::service::store;
+
+/// How often the tables are looked at when nobody has told of a new revision.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often the leader looks whether what it wrote is there still: a fail-over of the state may
+/// have lost it.
+const LOOK_AT_STATE: Duration = Duration::from_secs(2);
+/// How long an answer of the state is waited for.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Publishes while it leads.
+pub(crate) struct Publisher {
+    pub(crate) desk: Desk,
+    /// Whether tables without any revision get the documents of the demo.
+    pub(crate) demo: bool,
+}
+
+impl Duty for Publisher {
+    fn carry_out<'a>(&'a self, term: &'a Term) -> BoxFuture<'a, Error> {
+        Box::pin(self.publish_again_and_again(&term.state))
+    }
+}
+
+/// What a leader has published, and what troubles it has told of.
+struct Board {
+    revision: u64,
+    packed: Vec<u8>,
+    looked: Instant,
+    trouble: String,
+}
+
+impl Publisher {
+    async fn publish_again_and_again(&self, state: &State) -> Error {
+        let mut board = match carry_over(state).await {
+            Ok(board) => board,
+            Err(error) => return error,
+        };
+        let mut wishes = self.desk.published().wishes();
+        loop {
+            wishes.mark_unchanged();
+            match self.publish(&mut board, state).await {
+                Ok(()) => board.is_well(),
+                Err(error) if is_lost(&error) => return error,
+                Err(error) => board.is_troubled(&error),
+            }
+            tokio::select! {
+                _ = wishes.changed() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    async fn publish(&self, board: &mut Board, state: &State) -> Result<(), Error> {
+        board.look(state).await?;
+        if !self.desk.has_tables() {
+            return Ok(());
+        }
+        let records = self.desk.records().await?;
+        let head = read!(records, |tx| store::head(tx).await)?;
+        if head == 0 && self.demo {
+            return self.begin_with_the_demo(board, state).await;
+        }
+        match head == board.revision || head == 0 {
+            true => Ok(()),
+            false => board.write(&self.desk.newest().await?, state).await,
+        }
+    }
+
+    /// The first revision of `hydrant up`.
+    async fn begin_with_the_demo(&self, board: &mut Board, state: &State) -> Result<(), Error> {
+        let begun = self
+            .desk
+            .begin(demo::AUTHOR, demo::REASON, demo::documents());
+        begun.await.map_err(|refused| refused.error)?;
+        board.write(&self.desk.newest().await?, state).await
+    }
+}
+
+/// Begins with what the last leader published.
+async fn carry_over(state: &State) -> Result<Board, Error> {
+    let packed = state.get(KEY).await?.map(|entry| entry.value);
+    Ok(Board {
+        // Written again by the first look at the tables: this version of the program may pack it
+        // otherwise.
+        revision: 0,
+        packed: packed.unwrap_or_default(),
+        looked: Instant::now(),
+        trouble: String::new(),
+    })
+}
+
+impl Board {
+    /// Writes a revision, unless it stands there already.
+    async fn write(&mut self, bundle: &Bundle, state: &State) -> Result<(), Error> {
+        let packed = content::published(bundle).pack();
+        if packed != self.packed {
+            state.put(KEY, packed.clone()).await?;
+            tracing::info!(
+                revision = bundle.revision,
+                bytes = packed.len(),
+                "published"
+            );
+        }
+        (self.revision, self.packed) = (bundle.revision, packed);
+        Ok(())
+    }
+
+    /// Looks whether what was published is there still. While the state is away, that is not known.
+    async fn look(&mut self, state: &State) -> Result<(), Error> {
+        if self.packed.is_empty() || self.looked.elapsed() < LOOK_AT_STATE {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        let Ok(Ok(found)) = tokio::time::timeout(ANSWER, state.get(KEY)).await else {
+            return Ok(());
+        };
+        if found.is_some_and(|entry| entry.value == self.packed) {
+            return Ok(());
+        }
+        tracing::warn!("the state has lost the published revision; writing it again");
+        state.put(KEY, self.packed.clone()).await?;
+        Ok(())
+    }
+
+    fn is_well(&mut self) {
+        if !std::mem::take(&mut self.trouble).is_empty() {
+            tracing::info!("publishing again");
+        }
+    }
+
+    /// Tells of a trouble once.
+    fn is_troubled(&mut self, error: &Error) {
+        let text = error.to_string();
+        if self.trouble != text {
+            tracing::warn!(%error, "cannot publish; trying again");
+            self.trouble = text;
+        }
+    }
+}
