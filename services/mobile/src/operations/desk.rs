@@ -115,10 +115,15 @@ async fn within<T>(part: impl Future<Output = Result<T, Error>>) -> Result<T, St
 
 impl Revisions for Desk {
     fn newest(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
-        Box::pin(async { Ok(Some(self.current().await?.revision)) })
+        Box::pin(async {
+            match self.has_tables() {
+                true => self.head().await.map(Some),
+                false => Ok(None),
+            }
+        })
     }
 
     fn published(&self) -> u64 {
-        0
+        Desk::published(self).revision()
     }
 }

@@ -125,12 +125,20 @@ impl Desk {
                 _ => Ok(known),
             };
         }
-        let records = self.records().await?;
-        let head = read!(records, |tx| store::head(tx).await)?;
-        if head == known.revision {
+        if self.head().await? == known.revision {
             return Ok(known);
         }
         self.compile(self.newest().await?).await
+    }
+
+    /// The number of the newest revision of the tables; 0 before the first.
+    ///
+    /// # Errors
+    ///
+    /// If there are none, or the database does not answer.
+    pub(crate) async fn head(&self) -> Result<u64, Error> {
+        let records = self.records().await?;
+        Ok(read!(records, |tx| store::head(tx).await)?)
     }
 
     /// The newest revision of the tables with all its documents.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use hydrant_records::read;
 use hydrant_sdk::{Error, State};
 use tokio::time::Instant;
 
@@ -12,7 +11,6 @@ use crate::content;
 use crate::demo;
 use crate::service::Desk;
 use crate::service::lead::{Duty, Term, is_lost};
-use crate::service::store;
 
 /// How often the tables are looked at when nobody has told of a new revision.
 const LOOK: Duration = Duration::from_millis(500);
@@ -69,8 +67,7 @@ impl Publisher {
         if !self.desk.has_tables() {
             return Ok(());
         }
-        let records = self.desk.records().await?;
-        let head = read!(records, |tx| store::head(tx).await)?;
+        let head = self.desk.head().await?;
         if head == 0 && self.demo {
             return self.begin_with_the_demo(board, state).await;
         }
