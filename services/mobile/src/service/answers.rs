@@ -1,16 +1,18 @@
 //! What `hydrant.mobile.v1.Documents` answers.
 
+use hydrant_flags::{Context, EvaluationError};
 use hydrant_records::{Transaction, read};
 use hydrant_sdk::{Code, Error, Service};
+use serde_json::{Map, Value};
 
 use crate::bundle::Bundle;
 use crate::documents::{DocumentId, Kind};
 use crate::proto::{
     self, ApplyRequest, ApplyResponse, Change, DOCUMENTS_APPLY_SPEC, DOCUMENTS_DIFF_SPEC,
     DOCUMENTS_GET_SPEC, DOCUMENTS_HISTORY_SPEC, DOCUMENTS_LIST_SPEC, DOCUMENTS_REVERT_SPEC,
-    DiffRequest, DiffResponse, Difference, Document, DocumentSummary, GetDocumentRequest,
-    GetDocumentResponse, HistoryRequest, HistoryResponse, ListDocumentsRequest,
-    ListDocumentsResponse, RevertRequest, Revision,
+    DiffRequest, DiffResponse, Difference, Document, DocumentSummary, EvaluateRequest,
+    EvaluateResponse, FLAGS_EVALUATE_SPEC, GetDocumentRequest, GetDocumentResponse, HistoryRequest,
+    HistoryResponse, ListDocumentsRequest, ListDocumentsResponse, RevertRequest, Revision,
 };
 use crate::service::desk::{Desk, Done, Edit, What, Wish, at, no_such_revision};
 use crate::service::store::{self, Documents};
@@ -25,7 +27,7 @@ const MAX_TOLD: usize = 8 * 1024 * 1024;
 
 /// The service with the methods that change and show documents.
 pub(crate) fn serve(service: Service, desk: &Desk) -> Service {
-    let [a, b, c, d, e, f] = [(); 6].map(|()| desk.clone());
+    let [a, b, c, d, e, f, g] = [(); 7].map(|()| desk.clone());
     service
         .endpoint(DOCUMENTS_APPLY_SPEC, move |request| {
             apply(a.clone(), request)
@@ -40,6 +42,9 @@ pub(crate) fn serve(service: Service, desk: &Desk) -> Service {
         })
         .endpoint(DOCUMENTS_DIFF_SPEC, move |request| {
             differ(f.clone(), request)
+        })
+        .endpoint(FLAGS_EVALUATE_SPEC, move |request| {
+            evaluate(g.clone(), request)
         })
 }
 
@@ -241,4 +246,37 @@ async fn differ(desk: Desk, request: DiffRequest) -> Result<DiffResponse, Error>
         differences: told(&revise::changed(&from, &to)),
         ..Default::default()
     })
+}
+
+async fn evaluate(desk: Desk, request: EvaluateRequest) -> Result<EvaluateResponse, Error> {
+    let attributes = serde_json::from_str::<Map<String, Value>>(&request.context);
+    let attributes = attributes.map_err(|error| {
+        let message = format!("the context is no JSON object: {error}");
+        Error::new(Code::InvalidArgument, "bad_context", message)
+            .mend("write it as {\"targetingKey\": \"ann\"}")
+    })?;
+    let compiled = desk.current().await?;
+    let context = Context {
+        targeting_key: attributes.get("targetingKey").and_then(Value::as_str),
+        attributes: &attributes,
+        now_unix: desk.clock().unix_ms() / 1000,
+    };
+    let answer = compiled.evaluate(&request.key, &context);
+    let answer = answer.map_err(not_evaluated)?;
+    Ok(EvaluateResponse {
+        variant: answer.variant.map(str::to_owned),
+        value: answer.value.map(Value::to_string),
+        reason: answer.reason.as_str().into(),
+        revision: compiled.revision,
+        experiment: answer.assigned.map_or("", |one| one.experiment).into(),
+        ..Default::default()
+    })
+}
+
+fn not_evaluated(error: EvaluationError) -> Error {
+    let (code, reason) = match error {
+        EvaluationError::FlagNotFound(_) => (Code::NotFound, "no_such_flag"),
+        _ => (Code::FailedPrecondition, "not_evaluated"),
+    };
+    Error::new(code, reason, error.to_string())
 }

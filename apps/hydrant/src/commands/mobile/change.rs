@@ -90,8 +90,10 @@ impl Mobile<'_> {
         };
         match self.documents().get(request).await {
             Ok(answer) => Ok(answer.into_owned().document.into_option()),
-            Err(error) if error.code == hydrant_contracts::Code::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => match hydrant_contracts::Error::from_connect(&error) {
+                error if error.reason == "no_such_document" => Ok(None),
+                error => Err(error.into()),
+            },
         }
     }
 
@@ -151,6 +153,12 @@ pub(crate) fn page(differences: &[Difference]) -> String {
         for change in &difference.changes {
             line_of(&mut text, change);
         }
+        if difference.what == "changed" && difference.changes.is_empty() {
+            text.push_str("  (only its form)\n");
+        }
+        if difference.left_out > 0 {
+            let _ = writeln!(text, "  and {} places more", difference.left_out);
+        }
     }
     text
 }
@@ -200,6 +208,7 @@ pub(crate) fn documents(differences: &[Difference]) -> Vec<Value> {
             "document": format!("{}/{}", id.kind, id.name),
             "what": difference.what,
             "changes": changes(difference),
+            "left_out": difference.left_out,
         })
     };
     differences.iter().map(one).collect()
