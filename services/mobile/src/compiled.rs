@@ -3,7 +3,7 @@
 use hydrant_flags::{Definitions, Mistake};
 
 use crate::bundle::Bundle;
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, Menu};
 use crate::content::Content;
 use crate::documents::Kind;
 use crate::experiments::Experiments;
@@ -18,6 +18,7 @@ pub(crate) struct Compiled {
     pub(crate) flags: Definitions,
     pub(crate) experiments: Experiments,
     pub(crate) configuration: Configuration,
+    pub(crate) menu: Menu,
     pub(crate) content: Content,
     pub(crate) keys: Keys,
     pub(crate) settings: Settings,
@@ -40,6 +41,7 @@ impl Compiled {
             views: Views::compile(bundle, &flags, &experiments),
             experiments,
             configuration: Configuration::compile(bundle)?,
+            menu: Menu::compile(bundle)?,
             content: Content::compile(bundle)?,
             keys: Keys::compile(bundle)?,
             settings: Settings::compile(bundle)?,

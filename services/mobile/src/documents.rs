@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Config,
     /// The JSON schema of the configuration; its only document is `config`.
     ConfigSchema,
+    /// A layer of the menu: the calls that apps make.
+    Menu,
     /// People with something in common, by a rule.
     Cohort,
     /// A type of content, with its JSON schema.
@@ -39,7 +41,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Flags,
         Self::Experiment,
         Self::Layer,
@@ -47,6 +49,7 @@ impl Kind {
         Self::Allocation,
         Self::Config,
         Self::ConfigSchema,
+        Self::Menu,
         Self::Cohort,
         Self::ContentType,
         Self::Content,
@@ -64,6 +67,7 @@ impl Kind {
             Self::Allocation => "allocation",
             Self::Config => "config",
             Self::ConfigSchema => "config-schema",
+            Self::Menu => "menu",
             Self::Cohort => "cohort",
             Self::ContentType => "content-type",
             Self::Content => "content",

@@ -9,6 +9,7 @@ mod encoding;
 mod follow;
 pub(crate) mod gate;
 mod init;
+mod menu;
 pub(crate) mod ofrep;
 pub(crate) mod parameters;
 mod reply;
@@ -111,6 +112,7 @@ fn routes(answers: Answers) -> axum::Router {
     let served = Arc::clone(&answers.served);
     axum::Router::new()
         .merge(init::routes())
+        .merge(menu::routes())
         .merge(ofrep::routes())
         .fallback(|| async { Problem(no_such_page()) })
         .with_state(answers)

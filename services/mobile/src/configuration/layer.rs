@@ -19,6 +19,8 @@ const MAX_NAMES: usize = 100;
 /// Values for those for whom every condition holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Layer {
+    /// The document, as `config/ios`.
+    pub(crate) document: String,
     pub(crate) name: String,
     pub(crate) when: When,
     /// A merge patch: an object whose nulls remove.
@@ -73,10 +75,11 @@ struct WhenText {
 }
 
 impl Layer {
-    /// Reads the document `config/{name}`.
-    pub(crate) fn parse(name: &str, text: &str) -> Result<Self, Vec<Mistake>> {
-        let text: Text = read(Kind::Config, name, text)?;
+    /// Reads a document of a kind that has layers, as `config/{name}`.
+    pub(crate) fn parse(kind: Kind, name: &str, text: &str) -> Result<Self, Vec<Mistake>> {
+        let text: Text = read(kind, name, text)?;
         Ok(Self {
+            document: format!("{kind}/{name}"),
             name: name.to_owned(),
             when: When::check(text.when).map_err(|mistake| vec![mistake])?,
             values: Value::Object(text.values),
@@ -277,7 +280,12 @@ mod tests {
     use super::*;
 
     fn layer(name: &str, when: &str) -> Layer {
-        Layer::parse(name, &format!(r#"{{"when": {when}, "values": {{}}}}"#)).unwrap()
+        Layer::parse(
+            Kind::Config,
+            name,
+            &format!(r#"{{"when": {when}, "values": {{}}}}"#),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -354,7 +362,7 @@ mod tests {
             (r#"{"when": {"store": [""]}, "values": {}}"#, "/when/store"),
         ] {
             assert_eq!(
-                Layer::parse("a", text).unwrap_err()[0].pointer,
+                Layer::parse(Kind::Config, "a", text).unwrap_err()[0].pointer,
                 pointer,
                 "{text}"
             );
@@ -366,7 +374,10 @@ mod tests {
             "{\n\"values\": {}, \"value\": 1}",
             r#"{"when": {"platform": 7}, "values": {}}"#,
         ] {
-            assert!(Layer::parse("a", text).unwrap_err()[0].line > 0, "{text}");
+            assert!(
+                Layer::parse(Kind::Config, "a", text).unwrap_err()[0].line > 0,
+                "{text}"
+            );
         }
     }
 }

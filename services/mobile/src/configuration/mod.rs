@@ -5,6 +5,7 @@ mod cohort;
 pub(crate) mod explain;
 pub(crate) mod layer;
 mod memo;
+mod menu;
 pub(crate) mod merge;
 mod range;
 mod reach;
@@ -27,6 +28,8 @@ use crate::configuration::memo::Memo;
 use crate::configuration::schema::Schema;
 use crate::configuration::set::{LayerSet, MAX_LAYERS};
 use crate::documents::{DocumentId, Kind};
+
+pub(crate) use crate::configuration::menu::Menu;
 
 /// The name of the only `config-schema`.
 const NAME: &str = "config";
@@ -62,18 +65,29 @@ impl Configuration {
     ///
     /// All that is wrong with them, as far as the first step that finds something.
     pub(crate) fn compile(bundle: &Bundle) -> Result<Self, Vec<Mistake>> {
+        let schema = Schema::compile(bundle)?;
+        Self::compile_layers(bundle, Kind::Config, Vec::new(), schema)
+    }
+
+    /// The same for the documents of any kind that has layers, on top of some that are built in.
+    fn compile_layers(
+        bundle: &Bundle,
+        kind: Kind,
+        built_in: Vec<Layer>,
+        schema: Schema,
+    ) -> Result<Self, Vec<Mistake>> {
         let cohorts = Cohorts::compile(bundle)?;
-        let mut layers: Vec<Layer> = gather(bundle, Kind::Config, |name, text| {
-            let layer = Layer::parse(name, text)?;
+        let mut own: Vec<Layer> = gather(bundle, kind, |name, text| {
+            let layer = Layer::parse(kind, name, text)?;
             known_cohorts(&layer.when, &cohorts)?;
             Ok(layer)
         })?;
+        own.sort_by(|one, other| one.order().cmp(&other.order()));
+        let layers: Vec<Layer> = built_in.into_iter().chain(own).collect();
         if layers.len() > MAX_LAYERS {
-            let message = format!("a configuration has at most {MAX_LAYERS} layers");
-            return Err(vec![Mistake::at("", message).of(Kind::Config.as_str())]);
+            let message = format!("there are more than {MAX_LAYERS} layers");
+            return Err(vec![Mistake::at("", message).of(kind.as_str())]);
         }
-        layers.sort_by(|one, other| one.order().cmp(&other.order()));
-        let schema = Schema::compile(bundle)?;
         let configuration = Self {
             layers,
             cohorts,

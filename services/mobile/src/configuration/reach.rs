@@ -138,11 +138,12 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::configuration::layer::Subject;
+    use crate::documents::Kind;
 
     fn layers(whens: &[serde_json::Value]) -> Vec<Layer> {
         let one = |(place, when): (usize, &serde_json::Value)| {
             let text = json!({ "when": when, "values": {} }).to_string();
-            Layer::parse(&format!("l{place}"), &text).unwrap()
+            Layer::parse(Kind::Config, &format!("l{place}"), &text).unwrap()
         };
         whens.iter().enumerate().map(one).collect()
     }

@@ -43,6 +43,11 @@ impl Schema {
         Ok(Self(Some(validator)))
     }
 
+    /// A schema that is part of the program.
+    pub(crate) fn built_in(schema: &Value) -> Self {
+        Self(jsonschema::options().offline().build(schema).ok())
+    }
+
     /// Whether a merged configuration fits.
     pub(crate) fn fits(&self, merged: &Value) -> bool {
         let schema = self.0.as_ref();
@@ -93,7 +98,7 @@ fn blamed(mut mistake: Mistake, merged: &[&Layer]) -> Mistake {
 
 fn in_layer(mut mistake: Mistake, layer: &Layer) -> Mistake {
     mistake.pointer.insert_str(0, "/values");
-    mistake.of(format!("{}/{}", documents::Kind::Config, layer.name))
+    mistake.of(&layer.document)
 }
 
 fn told(error: &ValidationError<'_>) -> Mistake {
