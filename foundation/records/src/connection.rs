@@ -139,6 +139,18 @@ impl Connection {
         }
     }
 
+    /// Asks for rows without preparing the statement.
+    pub(crate) async fn plain_query(
+        &mut self,
+        text: &'static str,
+    ) -> Result<Vec<Row>, RecordsError> {
+        let text = sqlx::raw_sql(text);
+        match self {
+            Self::Sqlite(sqlite) => rows::gather(text.fetch(sqlite), rows::of_sqlite).await,
+            Self::MariaDb(mariadb) => rows::gather(text.fetch(mariadb), rows::of_mariadb).await,
+        }
+    }
+
     /// Closes it in order; the caller limits the time.
     pub(crate) async fn close(self) {
         let closed = match self {

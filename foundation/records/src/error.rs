@@ -125,6 +125,8 @@ impl From<RecordsError> for Error {
 pub(crate) fn sort(error: sqlx::Error) -> RecordsError {
     let sorted = match &error {
         sqlx::Error::Database(told) => sort_answer(&**told),
+        // So comes what TLS itself refuses.
+        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => not_trusted(),
         sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::BeginFailed => {
             RecordsError::unavailable("the connection to the database broke")
         }
@@ -132,7 +134,7 @@ pub(crate) fn sort(error: sqlx::Error) -> RecordsError {
         sqlx::Error::Protocol(_) => {
             RecordsError::unavailable("the database answered something that is not understood")
         }
-        sqlx::Error::Tls(_) => RecordsError::unavailable("the database's TLS is not as configured"),
+        sqlx::Error::Tls(_) => not_trusted(),
         _ => RecordsError::broken("the database was asked wrongly"),
     };
     match sorted.kind {
@@ -140,6 +142,10 @@ pub(crate) fn sort(error: sqlx::Error) -> RecordsError {
         _ => tracing::debug!(reason = %text(&error), "{sorted}"),
     }
     sorted
+}
+
+fn not_trusted() -> RecordsError {
+    RecordsError::unavailable("the database's TLS is not as configured")
 }
 
 /// What came from the database, on one line.

@@ -44,6 +44,7 @@
 
 mod config;
 mod connection;
+pub mod contract;
 mod error;
 mod migration;
 mod pool;

@@ -1,7 +1,7 @@
 use futures::{Stream, TryStreamExt};
 use sqlx::mysql::{MySql, MySqlRow};
 use sqlx::sqlite::{Sqlite, SqliteRow};
-use sqlx::{Decode, Row as _, TypeInfo, ValueRef};
+use sqlx::{Decode, Row as _, Type, TypeInfo, ValueRef};
 
 use crate::error::{RecordsError, sort};
 use crate::value::{Row, Value};
@@ -29,9 +29,11 @@ pub(crate) fn of_sqlite(row: &SqliteRow) -> Result<Row, RecordsError> {
     let columns = 0..row.len();
     let values = columns.map(|index| {
         let value = row.try_get_raw(index).map_err(sort)?;
+        if value.is_null() {
+            return Ok(Value::Null);
+        }
         let kind = value.type_info();
         Ok(match kind.name() {
-            "NULL" => Value::Null,
             "REAL" => Value::Real(<f64 as Decode<Sqlite>>::decode(value).map_err(unread)?),
             "TEXT" => Value::Text(<String as Decode<Sqlite>>::decode(value).map_err(unread)?),
             "BLOB" => Value::Bytes(<Vec<u8> as Decode<Sqlite>>::decode(value).map_err(unread)?),
@@ -49,8 +51,11 @@ pub(crate) fn of_mariadb(row: &MySqlRow) -> Result<Row, RecordsError> {
             return Ok(Value::Null);
         }
         let kind = value.type_info();
+        // The name calls texts that compare by their bytes binary; what is binary has no charset.
+        let is_text = <str as Type<MySql>>::compatible(&kind);
         let kind = kind.name();
         Ok(match kind {
+            _ if is_text => Value::Text(<String as Decode<MySql>>::decode(value).map_err(unread)?),
             "FLOAT" => Value::Real(
                 <f32 as Decode<MySql>>::decode(value)
                     .map_err(unread)?
@@ -65,9 +70,6 @@ pub(crate) fn of_mariadb(row: &MySqlRow) -> Result<Row, RecordsError> {
             }
             _ if kind == "BOOLEAN" || kind.contains("INT") => {
                 Value::Integer(<i64 as Decode<MySql>>::decode(value).map_err(unread)?)
-            }
-            _ if kind.contains("CHAR") || kind.contains("TEXT") => {
-                Value::Text(<String as Decode<MySql>>::decode(value).map_err(unread)?)
             }
             _ if kind.contains("BLOB") || kind.contains("BINARY") => {
                 Value::Bytes(<Vec<u8> as Decode<MySql>>::decode(value).map_err(unread)?)

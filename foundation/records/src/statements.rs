@@ -52,11 +52,8 @@ impl Transaction {
         for batch in batches(rows) {
             let sql = insert_new_sql(self.dialect(), table, columns, batch.len());
             let params = flat(batch, columns.len())?;
-            let inserted = self.execute(sql, &params).await?;
-            if inserted < batch.len() as u64 {
-                self.check_warnings().await?;
-            }
-            new += inserted;
+            new += self.execute(sql, &params).await?;
+            self.check_warnings().await?;
         }
         Ok(new)
     }
@@ -66,7 +63,7 @@ impl Transaction {
         if self.dialect() != Dialect::MariaDb {
             return Ok(());
         }
-        let warnings = self.query("SHOW WARNINGS", &[]).await?;
+        let warnings = self.plain_query("SHOW WARNINGS").await?;
         for warning in warnings {
             if warning.get::<i64>(1)? != DUPLICATE {
                 let message = "a row does not fit into its table";

@@ -79,6 +79,15 @@ impl Transaction {
         found.map_err(|error| self.note(error))
     }
 
+    /// Asks for rows without preparing the statement, which would take the last one's warnings away.
+    pub(crate) async fn plain_query(
+        &mut self,
+        text: &'static str,
+    ) -> Result<Vec<Row>, RecordsError> {
+        let found = self.borrowed.connection().plain_query(text).await;
+        found.map_err(|error| self.note(error))
+    }
+
     /// Asks for rows that this transaction is going to change, and keeps others from changing
     /// them: with it they wait in line where otherwise both would read, and one be run again.
     ///

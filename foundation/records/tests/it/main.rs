@@ -1,3 +1,5 @@
-//! The contract of records, on the real databases.
+//! The contract of records on the real databases, and what each of them promises beside it.
 
+mod mariadb;
+mod processes;
 mod sqlite;

@@ -1,42 +1,47 @@
-//! SQLite alone.
+//! SQLite: a file.
 
-use hydrant_records::{Config, Migration, Records, RecordsError, Sql, params, read, transaction};
+use hydrant_records::contract::Subject;
+use hydrant_records::{Config, Kind, Records, records_contract};
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    statements: &[Sql::both(
-        "CREATE TABLE IF NOT EXISTS visitor (name VARCHAR(100) PRIMARY KEY, visits BIGINT NOT NULL)",
-    )],
-}];
+fn config(folder: &std::path::Path) -> Config {
+    let url = format!("sqlite:{}/data/records.db", folder.display());
+    Config::new(&url).unwrap()
+}
+
+fn open() -> Option<Subject> {
+    let folder = tempfile::tempdir().unwrap();
+    Some(Subject {
+        config: config(folder.path()),
+        keep: Box::new(folder),
+    })
+}
+
+records_contract!(open());
 
 #[tokio::test]
-async fn it_counts() {
+async fn only_its_owner_can_read_the_file() {
+    use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}/a/b.db", folder.path().display());
-    let records = Records::open(Config::new(&url).unwrap());
-    records.migrate("visitors", MIGRATIONS).await.unwrap();
-    let name = String::from("Ann");
-    let spawned = tokio::spawn(async move {
-        for _ in 0..3 {
-            transaction!(records, |tx| {
-                let known = tx
-                    .lock("SELECT visits FROM visitor WHERE name = ?", &params![&name])
-                    .await?;
-                let visits = known.first().map_or(Ok(0), |row| row.get::<i64>(0))? + 1;
-                tx.upsert("visitor", &["name"], &["visits"], &[params![&name, visits]])
-                    .await?;
-                Ok::<i64, RecordsError>(visits)
-            })
-            .unwrap();
-        }
-        records
-    });
-    let records = spawned.await.unwrap();
-    let rows = read!(records, |tx| tx
-        .query("SELECT name, visits FROM visitor", &[])
-        .await)
+    let records = Records::open(config(folder.path()));
+    records.migrate("a", &[]).await.unwrap();
+    let files = std::fs::read_dir(folder.path().join("data")).unwrap();
+    for file in files.flatten() {
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?} has {mode:o}", file.path());
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_none_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    std::fs::write(
+        folder.path().join("data/records.db"),
+        "no database".repeat(100),
+    )
     .unwrap();
-    assert_eq!(rows[0].get::<i64>(1).unwrap(), 3);
-    records.ping().await.unwrap();
-    records.close().await;
+    let records = Records::open(config(folder.path()));
+    let told = records.ping().await.unwrap_err();
+    assert_eq!(told.kind(), Kind::Broken);
+    assert!(told.to_string().contains("damaged"), "{told}");
 }
