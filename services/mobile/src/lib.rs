@@ -28,6 +28,7 @@ mod views;
 
 pub use api::run_api;
 pub use demo::{DEMO, install_demo};
+pub use experiments::set_members;
 pub use keys::NewKey;
 pub use service::run_service;
 pub use sources::{SOURCES, Source, Sources, SourcesError};

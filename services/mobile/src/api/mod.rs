@@ -10,6 +10,7 @@ mod follow;
 pub(crate) mod gate;
 mod init;
 mod menu;
+mod observe;
 pub(crate) mod ofrep;
 pub(crate) mod parameters;
 mod reply;
@@ -27,6 +28,7 @@ use hydrant_sdk::{Code, Error, Hydrant, Problem, Service, Tier};
 use crate::VERSION;
 use crate::api::follow::Follower;
 use crate::api::gate::Gate;
+use crate::api::observe::Reports;
 use crate::api::ofrep::{Heard, Seats};
 use crate::api::serving::Served;
 use crate::api::sight::Sight;
@@ -64,6 +66,7 @@ pub async fn run_api() -> Result<(), Error> {
     let _ = tokio::time::timeout(FIRST_SNAPSHOT, follower.until_first()).await;
     Service::new(Tier::Api, "mobile", VERSION)?
         .http(routes(answers.clone()))
+        .alongside(answers.reports.clone().forward(hydrant.clone()))
         .alongside(follower.follow(answers.sight))
         .alongside(reporter.report_again_and_again())
         .alongside(courier.run_again_and_again())
@@ -85,6 +88,8 @@ pub(crate) struct Answers {
     pub(crate) heard: Heard,
     /// How many streams there are.
     pub(crate) seats: Seats,
+    /// What apps report, on its way to the service.
+    pub(crate) reports: Reports,
 }
 
 impl Answers {
@@ -94,6 +99,7 @@ impl Answers {
             gate: Gate::new(Arc::clone(&served)),
             sight: Sight::new(clock.clone()),
             seats: Seats::default(),
+            reports: Reports::default(),
             served,
             clock,
             heard,
@@ -114,6 +120,7 @@ fn routes(answers: Answers) -> axum::Router {
         .merge(init::routes())
         .merge(menu::routes())
         .merge(ofrep::routes())
+        .merge(observe::routes())
         .fallback(|| async { Problem(no_such_page()) })
         .with_state(answers)
         .layer(from_fn_with_state(served, cors::cors))

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::catalog::{Catalog, document, locate_all};
 use super::definition::{Definition, Weights};
-use super::epochs::{Epoch, Epochs};
+use super::epochs::{Epoch, Epochs, Place};
 use crate::bundle::Bundle;
 use crate::documents::Kind;
 
@@ -118,6 +118,11 @@ pub(super) fn share_salt(experiment: &Definition) -> String {
     }
 }
 
+/// The salt of the draw of the arms.
+pub(super) fn arms_salt(salt: &str) -> String {
+    format!("experiment/{salt}")
+}
+
 pub(super) fn read<T: DeserializeOwned>(bundle: &Bundle, name: &str) -> Option<T> {
     serde_json::from_str(bundle.get(Kind::Allocation, name)?).ok()
 }
@@ -181,6 +186,18 @@ fn table(
 }
 
 impl Allocation {
+    /// Whether it ever had this arm.
+    pub(super) fn had(&self, arm: &str) -> bool {
+        let mut epochs = self.epochs.all().iter();
+        epochs.any(|epoch| epoch.table.weights().contains_key(arm))
+    }
+
+    /// Where the exposure of a subject to an arm belongs; `None` when they never were in it.
+    pub(super) fn place(&self, subject: &str, arm: &str, at_unix_ms: i64) -> Option<Place> {
+        let salt = arms_salt(&self.facts.salt);
+        self.epochs.place(&salt, subject, arm, at_unix_ms)
+    }
+
     /// Another table, or a new start, begins an epoch.
     fn count_epoch(&mut self, last: Option<&Self>, new: &Bundle) {
         if last.is_none_or(|last| !last.running || last.table != self.table) {

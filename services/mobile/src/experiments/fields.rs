@@ -207,6 +207,14 @@ impl<'a> Fields<'a> {
                 self.wrong(&format!("{name}\0{arm}"), message, MEND);
                 return None;
             };
+            if arm.is_empty() || arm.len() > super::MAX_ARM {
+                let message = format!("the name of an arm has 1 to {} bytes", super::MAX_ARM);
+                self.wrong(
+                    &format!("{name}\0{arm}"),
+                    message,
+                    "shorten the variant's name",
+                );
+            }
             weights.insert(arm.clone(), slots);
         }
         let sum: u32 = weights.values().map(|slots| u32::from(*slots)).sum();

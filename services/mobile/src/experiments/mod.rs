@@ -4,29 +4,47 @@
 //! slots from one revision to the next, and [`running`] says who is in which arm.
 
 mod allocation;
+mod answers;
 mod catalog;
 mod definition;
+mod edit;
 mod epochs;
 mod fields;
+mod judge;
+mod observe;
+mod report;
 mod running;
 mod statistics;
+mod store;
+#[cfg(test)]
+mod tests;
+mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use hydrant_flags::{Definitions, Mistake};
 
 use crate::bundle::Bundle;
-use allocation::{Allocation, Share, key, read, share_key, share_salt};
+use allocation::{Allocation, Share, arms_salt, key, read, share_key, share_salt};
 pub(crate) use allocation::{allocate, companions};
+pub(crate) use answers::serve;
 use catalog::{Catalog, document, locate_all};
 use definition::Definition;
+pub use edit::set_members;
+use fields::is_name;
+pub(crate) use observe::{MAX_ITEMS, Observations};
 use running::{Draw, HeldOut};
 pub(crate) use running::{Running, Standing};
+pub(crate) use watch::Watch;
 
 /// The most arms of an experiment.
 const MAX_ARMS: usize = 20;
 /// The longest name of an experiment, a layer, a holdout or a metric, in bytes.
 const MAX_NAME: usize = 80;
+/// The longest name of an arm, in bytes.
+const MAX_ARM: usize = 100;
+/// The longest id of a subject, in bytes.
+const MAX_SUBJECT: usize = 190;
 /// The most steps of a ramp.
 const MAX_STEPS: usize = 100;
 /// The most guards of an experiment.
@@ -36,7 +54,10 @@ const MAX_GUARDS: usize = 20;
 #[derive(Debug, Default)]
 pub(crate) struct Experiments {
     catalog: Catalog,
+    /// By the key of the flag that they are on.
     running: HashMap<String, Running>,
+    /// Of all that have ever run, by name.
+    allocations: BTreeMap<String, Allocation>,
 }
 
 impl Experiments {
@@ -59,10 +80,45 @@ impl Experiments {
             }
         }
         locate_all(bundle, &mut mistakes);
-        match mistakes.is_empty() {
-            true => Ok(Self { catalog, running }),
-            false => Err(mistakes),
+        if !mistakes.is_empty() {
+            return Err(mistakes);
         }
+        let names = catalog.experiments.keys();
+        let allocation = |name: &String| Some((name.clone(), read(bundle, &key(name))?));
+        Ok(Self {
+            allocations: names.filter_map(allocation).collect(),
+            catalog,
+            running,
+        })
+    }
+
+    /// All experiments, by name.
+    pub(crate) fn definitions(&self) -> impl Iterator<Item = &Definition> {
+        self.catalog.experiments.values()
+    }
+
+    /// An experiment as its document has it.
+    pub(crate) fn definition(&self, name: &str) -> Option<&Definition> {
+        self.catalog.experiments.get(name)
+    }
+
+    /// The slots of an experiment that has ever run.
+    pub(crate) fn allocation(&self, name: &str) -> Option<&Allocation> {
+        self.allocations.get(name)
+    }
+
+    /// The experiments that run, with their slots.
+    pub(crate) fn running(&self) -> impl Iterator<Item = (&Definition, &Allocation)> {
+        let running = self.catalog.running();
+        running.filter_map(|one| Some((one, self.allocations.get(&one.name)?)))
+    }
+
+    /// The names of the holdouts that keep people out of an experiment.
+    fn holdouts_of(&self, experiment: &Definition) -> Vec<String> {
+        let layer = experiment.layer.as_deref();
+        let holdouts = self.catalog.holdouts.values();
+        let covering = holdouts.filter(|holdout| holdout.covers(layer));
+        covering.map(|holdout| holdout.name.clone()).collect()
     }
 
     /// The running experiment on a flag.
@@ -90,7 +146,7 @@ fn compile(experiment: &Definition, catalog: &Catalog, bundle: &Bundle) -> Optio
             table: share.table,
         },
         arms: Draw {
-            salt: format!("experiment/{}", experiment.salt),
+            salt: arms_salt(&experiment.salt),
             table: allocation.table,
         },
     })

@@ -190,6 +190,24 @@ impl Desk {
         Ok(self.fulfil(own_wish(author, reason, what)).await?.revision)
     }
 
+    /// The same for who has read the documents at the revision `base`: refused with `aborted` when one
+    /// of them has changed since.
+    ///
+    /// # Errors
+    ///
+    /// As [`Desk::apply`].
+    pub(crate) async fn amend(
+        &self,
+        author: &str,
+        reason: &str,
+        edits: Vec<Edit>,
+        base: u64,
+    ) -> Result<u64, Refused> {
+        let mut wish = own_wish(author, reason, What::Edits(edits));
+        wish.base = Some(base);
+        Ok(self.fulfil(wish).await?.revision)
+    }
+
     /// Makes the first revision, unless there has ever been one.
     ///
     /// # Errors

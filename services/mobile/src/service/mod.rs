@@ -18,6 +18,7 @@ use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 
 use crate::VERSION;
+use crate::experiments;
 use crate::alarms::Alarms;
 use crate::demo;
 use crate::operations::{OperationsDesk, OwnReports, Watch};
@@ -68,9 +69,20 @@ pub async fn run_service() -> Result<(), Error> {
         clock: Clock::system(),
         alarms,
     };
-    let duties: Vec<Arc<dyn Duty>> = vec![Arc::new(publisher), Arc::new(poller), Arc::new(watch)];
+    let observations = experiments::Observations::new(desk.clone());
+    let experiments = experiments::Watch {
+        observations: observations.clone(),
+        alarms: watch.alarms.clone(),
+    };
+    let duties: Vec<Arc<dyn Duty>> = vec![
+        Arc::new(publisher),
+        Arc::new(poller),
+        Arc::new(watch),
+        Arc::new(experiments),
+    ];
     let leading = lead::lead_again_and_again(hydrant.clone(), duties);
-    answers::serve(Service::new(Tier::Service, "mobile", VERSION)?, &desk)
+    let service = answers::serve(Service::new(Tier::Service, "mobile", VERSION)?, &desk);
+    experiments::serve(service, &observations)
         .service(operations)
         .alongside(own_reports.keep_again_and_again())
         .alongside(following)
