@@ -12,6 +12,8 @@ mod epochs;
 mod fields;
 mod judge;
 mod observe;
+#[cfg(test)]
+mod observed;
 mod report;
 mod running;
 mod statistics;

@@ -18,9 +18,9 @@ use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 
 use crate::VERSION;
-use crate::experiments;
 use crate::alarms::Alarms;
 use crate::demo;
+use crate::experiments;
 use crate::operations::{OperationsDesk, OwnReports, Watch};
 use crate::sources::{Fetcher, Poller, SOURCES, Sources};
 pub(crate) use desk::{Desk, Edit};
@@ -107,6 +107,12 @@ pub(crate) fn broken(error: &dyn std::error::Error) -> Error {
         "bad_configuration",
         error.to_string(),
     )
+}
+
+/// A desk on a database, for tests of what uses it.
+#[cfg(test)]
+pub(crate) fn desk_on(records: hydrant_records::Records, clock: Clock) -> Desk {
+    Desk::new(Tables::of(Some(records)), Published::new(None), clock)
 }
 
 #[cfg(test)]
