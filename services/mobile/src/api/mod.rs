@@ -1,5 +1,6 @@
 //! `api/mobile`: what apps ask, answered from memory.
 
+mod admin;
 mod body;
 mod cache;
 mod compose;
@@ -26,6 +27,7 @@ use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Error, Hydrant, Problem, Service, Tier};
 
 use crate::VERSION;
+use crate::api::admin::Admin;
 use crate::api::follow::Follower;
 use crate::api::gate::Gate;
 use crate::api::observe::Reports;
@@ -51,6 +53,7 @@ pub async fn run_api() -> Result<(), Error> {
     let reception = Reception::new(Clock::system());
     let served = Arc::clone(&answers.served);
     let mut follower = Follower::new(&hydrant, served, changes, reception.clone())?;
+    let admin = Admin::new(&hydrant, answers.gate.clone());
     let courier = Courier {
         hydrant: hydrant.clone(),
         errands: Errands::new(Asker::of(&hydrant))?,
@@ -66,6 +69,7 @@ pub async fn run_api() -> Result<(), Error> {
     let _ = tokio::time::timeout(FIRST_SNAPSHOT, follower.until_first()).await;
     Service::new(Tier::Api, "mobile", VERSION)?
         .http(routes(answers.clone()))
+        .http(admin.routes())
         .alongside(answers.reports.clone().forward(hydrant.clone()))
         .alongside(follower.follow(answers.sight))
         .alongside(reporter.report_again_and_again())

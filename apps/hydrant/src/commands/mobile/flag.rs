@@ -222,25 +222,26 @@ async fn list(mobile: &Mobile<'_>) -> Result<()> {
         for key in jsontext::names(&document.body, &["flags"]) {
             let text = jsontext::get(&document.body, &["flags", &key]).unwrap_or("null");
             let definition: Value = serde_json::from_str(text).unwrap_or_default();
-            flags.push((key, set, definition));
+            let variants = jsontext::names(text, &["variants"]).join(", ");
+            flags.push((key, set, definition, variants));
         }
     }
     if mobile.output.json {
         let flags: Vec<Value> = flags
             .iter()
-            .map(|(key, set, definition)| json!({ "key": key, "set": set, "definition": definition }))
+            .map(|(key, set, definition, _)| json!({ "key": key, "set": set, "definition": definition }))
             .collect();
         return mobile.output.json(&json!({ "flags": flags }));
     }
     let mut table = Table::new(&["FLAG", "SET", "STATE", "DEFAULT", "VARIANTS", "TARGETING"]);
-    for (key, set, definition) in &flags {
+    for (key, set, definition, variants) in &flags {
         let text = |name: &str| definition[name].as_str().unwrap_or("-").to_owned();
         table.row([
             plain(key),
             plain(set),
             plain(text("state").to_lowercase()),
             plain(text("defaultVariant")),
-            plain(jsontext::names(&definition.to_string(), &["variants"]).join(", ")),
+            plain(variants),
             plain(if has_targeting(definition) {
                 "yes"
             } else {
