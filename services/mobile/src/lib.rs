@@ -27,6 +27,7 @@ mod upstream;
 mod views;
 
 pub use api::run_api;
+pub use content::edit as entry;
 pub use demo::{DEMO, install_demo};
 pub use experiments::set_members;
 pub use keys::NewKey;

@@ -5,7 +5,7 @@ mod body;
 mod cache;
 mod compose;
 pub(crate) mod conditional;
-mod cors;
+pub(crate) mod cors;
 mod encoding;
 mod follow;
 pub(crate) mod gate;
@@ -34,6 +34,7 @@ use crate::api::observe::Reports;
 use crate::api::ofrep::{Heard, Seats};
 use crate::api::serving::Served;
 use crate::api::sight::Sight;
+use crate::content;
 use crate::operations::{Reception, Reporter};
 use crate::sources::{Asker, Courier, Errands};
 
@@ -70,6 +71,7 @@ pub async fn run_api() -> Result<(), Error> {
     Service::new(Tier::Api, "mobile", VERSION)?
         .http(routes(answers.clone()))
         .http(admin.routes())
+        .http(content::api::routes(answers.clone(), &hydrant)?)
         .alongside(answers.reports.clone().forward(hydrant.clone()))
         .alongside(follower.follow(answers.sight))
         .alongside(reporter.report_again_and_again())

@@ -50,6 +50,7 @@ struct Draft {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) name: Box<str>,
+    pub(crate) kind: Box<str>,
     pub(crate) slot: Box<str>,
     pub(crate) priority: i64,
     pub(crate) when: Option<Rule>,
@@ -110,8 +111,17 @@ impl Entry {
         if check.mistakes.is_empty() {
             return Ok(entry);
         }
-        let placed = check.mistakes.into_iter();
-        Err(placed.map(|mistake| mistake.of(id.as_str())).collect())
+        let found = check.mistakes.into_iter();
+        Err(found.map(|one| placed(one, &id, text)).collect())
+    }
+}
+
+impl Entry {
+    /// Whether it refers to an image, published or draft.
+    pub(crate) fn shows(&self, sha256: &str) -> bool {
+        let forms = [&self.published, &self.draft].into_iter().flatten();
+        let mut localized = forms.flat_map(|form| &form.locales);
+        localized.any(|one| one.json.contains(&format!("/{sha256}/")))
     }
 }
 
@@ -147,6 +157,7 @@ impl Check<'_> {
         }
         Entry {
             name: self.name.into(),
+            kind: self.kind.into(),
             slot: document.slot.as_str().into(),
             priority: document.priority,
             when: document.when.as_ref().and_then(|rule| self.rule(rule)),
@@ -306,6 +317,19 @@ pub(crate) fn parse<T: DeserializeOwned>(id: &str, text: &str) -> Result<T, Mist
             ..Mistake::at("", message).of(id)
         }
     })
+}
+
+/// The mistake with its document, and the line of what it points at.
+pub(crate) fn placed(mistake: Mistake, id: &str, text: &str) -> Mistake {
+    match hydrant_flags::locate(text, &mistake.pointer) {
+        Some(place) => Mistake {
+            line: place.line,
+            column: place.column,
+            ..mistake
+        },
+        None => mistake,
+    }
+    .of(id)
 }
 
 /// A name as it stands in a JSON pointer.

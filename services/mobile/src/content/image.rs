@@ -44,7 +44,7 @@ pub(crate) struct Image {
 pub(crate) struct Variant {
     pub(crate) width: u32,
     pub(crate) height: u32,
-    /// `jpeg` or `png`.
+    /// `jpg` or `png`.
     pub(crate) format: String,
     pub(crate) bytes: u64,
     /// Of its bytes, in hexadecimal: its name in the object store.
@@ -52,9 +52,21 @@ pub(crate) struct Variant {
 }
 
 impl Variant {
-    /// The last part of its URL, as `640.jpeg`.
+    /// The last part of its URL, as `640.jpg`.
     pub(crate) fn file(&self) -> String {
         format!("{}.{}", self.width, self.format)
+    }
+
+    /// Where the outside reaches it, when it is of the image with this SHA-256.
+    pub(crate) fn url(&self, sha256: &str) -> String {
+        format!("{URL}/{sha256}/{}", self.file())
+    }
+
+    pub(crate) fn media_type(&self) -> &'static str {
+        match self.format.as_str() {
+            "jpg" => "image/jpeg",
+            _ => "image/png",
+        }
     }
 }
 
@@ -79,6 +91,17 @@ impl Images {
             true => Ok(Self(images)),
             false => Err(mistakes),
         }
+    }
+
+    /// All images with their names, sorted.
+    pub(crate) fn all(&self) -> Vec<(&str, &Image)> {
+        let mut all: Vec<_> = self
+            .0
+            .iter()
+            .map(|(name, one)| (name.as_str(), one))
+            .collect();
+        all.sort_unstable_by_key(|(name, _)| *name);
+        all
     }
 
     pub(crate) fn get(&self, sha256: &str) -> Option<&Image> {
@@ -140,7 +163,7 @@ impl Image {
     /// As an app gets it: `{"src", "width", "height", "alt", "variants": [{"url", "width"}]}`.
     /// `src` is the largest variant, whose width and height these are.
     fn show(&self, sha256: &str, alt: Option<&str>) -> Value {
-        let url = |variant: &Variant| format!("{URL}/{sha256}/{}", variant.file());
+        let url = |variant: &Variant| variant.url(sha256);
         let variants = self.variants.iter();
         let variants = variants.map(|one| json!({ "width": one.width, "url": url(one) }));
         let largest = self.variants.last();
@@ -169,7 +192,7 @@ fn read(name: &str, text: &str) -> Result<Image, Mistake> {
 }
 
 fn is_sound(variant: &Variant) -> bool {
-    matches!(variant.format.as_str(), "jpeg" | "png") && is_sha256(&variant.sha256)
+    matches!(variant.format.as_str(), "jpg" | "png") && is_sha256(&variant.sha256)
 }
 
 /// Whether the text is a SHA-256 in small hexadecimal digits.

@@ -1,12 +1,18 @@
 //! The content of one revision, compiled: entries in slots, each for an audience and a time, in
 //! many locales.
 
+pub(crate) mod api;
 mod document;
-mod edit;
+pub mod edit;
+mod explain;
 mod image;
+pub(crate) mod images;
 mod locale;
+pub(crate) mod objects;
 mod ordered;
+pub(crate) mod preview;
 mod schedule;
+pub(crate) mod service;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -24,7 +30,8 @@ use crate::content::types::Types;
 use crate::documents::Kind;
 
 pub(crate) use edit::published;
-pub(crate) use image::{Image, Variant};
+pub(crate) use explain::Explained;
+pub(crate) use image::Image;
 
 /// All content, ready to answer from.
 #[derive(Debug, Default)]
@@ -98,6 +105,41 @@ impl Content {
             entry: slot.entry_for(context, locale, now_unix_ms),
             valid_until: slot.next_boundary(now_unix_ms),
         }
+    }
+
+    /// How each entry of a slot stands for who asks, the one that wins first.
+    pub(crate) fn explain(
+        &self,
+        slot: &str,
+        context: &Context<'_>,
+        locale: &str,
+        now_unix_ms: i64,
+    ) -> Vec<Explained<'_>> {
+        let slot = self.slots.get(slot);
+        slot.map_or(Vec::new(), |slot| {
+            slot.explain(context, locale, now_unix_ms)
+        })
+    }
+
+    /// The entry of this name, wherever it stands.
+    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
+        let mut entries = self.slots.values().flat_map(Slot::entries);
+        entries.find(|entry| &*entry.name == name)
+    }
+
+    /// All entries, by slot and in the slot the one that wins first.
+    pub(crate) fn entries(&self) -> Vec<&Entry> {
+        let mut slots: Vec<_> = self.slots.iter().collect();
+        slots.sort_unstable_by_key(|(name, _)| *name);
+        slots
+            .into_iter()
+            .flat_map(|(_, slot)| slot.entries())
+            .collect()
+    }
+
+    /// All images, by their SHA-256.
+    pub(crate) fn images(&self) -> Vec<(&str, &Image)> {
+        self.images.all()
     }
 
     /// The names of all slots, in no order.

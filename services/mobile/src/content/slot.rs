@@ -34,13 +34,17 @@ impl Slot {
         locale: &str,
         now: i64,
     ) -> Option<ChosenEntry<'_>> {
-        let entry = self.entries.iter().find(|one| one.shows(context, now))?;
+        let entry = self.entries.iter().find(|one| one.is_shown(context, now))?;
         let (localized, _) = entry.published.as_ref()?.localized(locale)?;
         Some(ChosenEntry {
             name: &entry.name,
             locale: &localized.locale,
             json: &localized.json,
         })
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
     }
 
     /// The first boundary after `now`.
@@ -51,7 +55,7 @@ impl Slot {
 }
 
 impl Entry {
-    fn shows(&self, context: &Context<'_>, now: i64) -> bool {
+    fn is_shown(&self, context: &Context<'_>, now: i64) -> bool {
         let form = self.published.as_ref();
         form.is_some_and(|form| form.schedule.phase(now) == Phase::Now) && self.is_for(context)
     }

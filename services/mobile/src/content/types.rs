@@ -9,7 +9,7 @@ use jsonschema::{Draft, PatternOptions, Retrieve, Uri, ValidationError, Validato
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::content::document::{escape, parse};
+use crate::content::document::{escape, parse, placed};
 
 /// What a schema writes where a field is an image: `{"$ref": "hydrant:image"}`.
 const IMAGE: &str = "hydrant:image";
@@ -84,7 +84,7 @@ impl Type {
             .should_validate_formats(true)
             .build(&document.schema)
             .map(Self)
-            .map_err(|error| wrong_schema(&error).of(id))
+            .map_err(|error| placed(wrong_schema(&error), &id, text))
     }
 
     /// What is wrong with the fields of an entry that stand at `pointer` of its document.

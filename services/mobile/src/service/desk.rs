@@ -151,6 +151,22 @@ impl Desk {
         Ok(read!(records, |tx| store::newest(tx).await)?)
     }
 
+    /// All documents of a revision, drafts of content too; of the newest when none is named.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such revision, there are no tables, or the database does not answer.
+    pub(crate) async fn bundle(&self, revision: Option<u64>) -> Result<Bundle, Error> {
+        let Some(revision) = revision else {
+            return self.newest().await;
+        };
+        let records = self.records().await?;
+        read!(records, |tx| {
+            let head = store::head(tx).await?;
+            at(tx, head, revision).await
+        })
+    }
+
     async fn compile(&self, bundle: Bundle) -> Result<Arc<Compiled>, Error> {
         let compiled = aside(move || Compiled::compile(&bundle)).await?;
         let compiled = compiled.map_err(|mistakes| Refused::mistakes(mistakes).error)?;

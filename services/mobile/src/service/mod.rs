@@ -19,6 +19,7 @@ use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 
 use crate::VERSION;
 use crate::alarms::Alarms;
+use crate::content::service::ContentDesk;
 use crate::demo;
 use crate::experiments;
 use crate::operations::{OperationsDesk, OwnReports, Watch};
@@ -81,8 +82,10 @@ pub async fn run_service() -> Result<(), Error> {
         Arc::new(experiments),
     ];
     let leading = lead::lead_again_and_again(hydrant.clone(), duties);
+    let content = ContentDesk::new(desk.clone(), hydrant.config().public_url.as_deref());
     let service = answers::serve(Service::new(Tier::Service, "mobile", VERSION)?, &desk);
-    experiments::serve(service, &observations)
+    let service = content.join(experiments::serve(service, &observations));
+    service
         .service(operations)
         .alongside(own_reports.keep_again_and_again())
         .alongside(following)

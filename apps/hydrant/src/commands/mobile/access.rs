@@ -23,6 +23,9 @@ const MAX_KEY: usize = 1024;
 /// Where the calls go, and what proves who asks.
 pub(crate) struct Access {
     config: ClientConfig,
+    /// The same for calls that are no messages: where, and the header that proves who asks.
+    base: String,
+    proof: Option<(&'static str, String)>,
 }
 
 impl Access {
@@ -35,7 +38,10 @@ impl Access {
 
     fn of_node(api: &Api) -> Self {
         let config = configured(api.url(), "service").expect("the node was reached by it");
+        let token = api.token().map(str::to_owned);
         Self {
+            base: base(api.url(), "service"),
+            proof: token.map(|token| (hydrant_contracts::header::TOKEN, token)),
             config: match api.token() {
                 None => config,
                 Some(token) => config.with_default_header(hydrant_contracts::header::TOKEN, token),
@@ -59,6 +65,8 @@ impl Access {
             )
         })?;
         Ok(Self {
+            base: base(url, "api"),
+            proof: Some(("authorization", format!("Bearer {key}"))),
             config: config.with_default_header("authorization", format!("Bearer {key}")),
         })
     }
@@ -67,15 +75,35 @@ impl Access {
         HttpClient::plaintext()
     }
 
+    /// A request that is no message, as that which sends an image.
+    pub(crate) fn post(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<reqwest::RequestBuilder> {
+        let url = format!("{}/{path}", self.base);
+        let url = reqwest::Url::parse_with_params(&url, query)
+            .map_err(|_| wrong("bad_url", format!("`{url}` is not a URL"), "mend --url"))?;
+        let request = reqwest::Client::new().post(url);
+        Ok(match &self.proof {
+            Some((name, proof)) => request.header(*name, proof),
+            None => request,
+        })
+    }
+
     pub(crate) fn config(&self) -> ClientConfig {
         self.config.clone()
     }
 }
 
+/// Where the service `mobile` of this tier answers.
+fn base(url: &str, tier: &str) -> String {
+    format!("{}/{tier}/mobile", url.trim_end_matches('/'))
+}
+
 /// Calls of the service `mobile` of this tier.
 fn configured(url: &str, tier: &str) -> Option<ClientConfig> {
-    let uri = format!("{}/{tier}/mobile", url.trim_end_matches('/'));
-    let config = ClientConfig::new(uri.parse().ok()?)
+    let config = ClientConfig::new(base(url, tier).parse().ok()?)
         .json()
         .with_default_timeout(PATIENCE)
         .with_default_max_message_size(MAX_ANSWER);
