@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous,
@@ -135,6 +136,17 @@ impl Connection {
             Self::MariaDb(mariadb) => {
                 let query = sqlx::query_with(text, mariadb_arguments(params)?);
                 rows::gather(query.fetch(mariadb), rows::of_mariadb).await
+            }
+        }
+    }
+
+    /// All rows of a statement that this crate has put together, one after the other.
+    pub(crate) fn rows(&mut self, text: String) -> BoxStream<'_, Result<Row, RecordsError>> {
+        let text = AssertSqlSafe(text);
+        match self {
+            Self::Sqlite(sqlite) => rows::each(sqlx::query(text).fetch(sqlite), rows::of_sqlite),
+            Self::MariaDb(mariadb) => {
+                rows::each(sqlx::query(text).fetch(mariadb), rows::of_mariadb)
             }
         }
     }

@@ -45,6 +45,7 @@
 mod config;
 mod connection;
 pub mod contract;
+mod copy;
 mod error;
 mod migration;
 mod pool;
@@ -56,6 +57,7 @@ mod transaction;
 mod value;
 
 pub use config::{Address, Config, InvalidUrl, Tls};
+pub use copy::{TableState, compare_tables, copy_table};
 pub use error::{Constraint, Kind, RecordsError};
 pub use migration::Migration;
 pub use pool::Records;

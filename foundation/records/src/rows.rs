@@ -1,4 +1,5 @@
-use futures::{Stream, TryStreamExt};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
 use sqlx::mysql::{MySql, MySqlRow};
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{Decode, Row as _, Type, TypeInfo, ValueRef};
@@ -23,6 +24,15 @@ pub(crate) async fn gather<R>(
         rows.push(row);
     }
     Ok(rows)
+}
+
+/// Reads rows one by one.
+pub(crate) fn each<'a, R: 'a>(
+    found: impl Stream<Item = Result<R, sqlx::Error>> + Send + 'a,
+    read: fn(&R) -> Result<Row, RecordsError>,
+) -> BoxStream<'a, Result<Row, RecordsError>> {
+    let rows = found.map(move |row| read(&row.map_err(sort)?));
+    rows.boxed()
 }
 
 pub(crate) fn of_sqlite(row: &SqliteRow) -> Result<Row, RecordsError> {

@@ -1,5 +1,6 @@
 //! The contract of records on the real databases, and what each of them promises beside it.
 
+mod copy;
 mod mariadb;
 mod processes;
 mod sqlite;
