@@ -318,7 +318,6 @@ pub(crate) fn host_name() -> ServerName {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::VARIABLES;
 
     #[test]
     fn only_the_owner_of_tables_learns_where_they_are() {
@@ -328,7 +327,9 @@ mod tests {
         hand_over(&mut services, &storage);
         let knows = |service: &ServiceSpec| {
             let mut names = service.env.keys();
-            names.any(|name| VARIABLES.iter().any(|prefix| name.starts_with(prefix)))
+            names.any(|name| {
+                name.starts_with("HYDRANT_RECORDS") || name.starts_with("HYDRANT_OBJECTS")
+            })
         };
         let knowing = services.iter().filter(|service| knows(service));
         let knowing: Vec<_> = knowing.map(|service| service.id.to_string()).collect();

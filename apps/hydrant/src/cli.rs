@@ -364,7 +364,7 @@ pub(crate) struct DataArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataCommand {
-    /// Copy kept keys, state and epochs from the embedded engines to ZooKeeper and Redis
+    /// Copy what a server that was alone has kept to ZooKeeper, Redis and MariaDB
     #[command(after_help = "\
 Stop the node first: its data folder is not in use during a copy. What is copied is read back and
 compared. A second copy changes nothing, and what the target has otherwise is never replaced unless
@@ -381,7 +381,7 @@ pub(crate) struct DataCopyArgs {
     /// embedded:DIR with the data folder of a node, or the configuration file of one
     #[arg(long, value_name = "FROM")]
     pub(crate) from: crate::commands::data_copy::From,
-    /// The configuration file that names ZooKeeper and Redis
+    /// The configuration file that names ZooKeeper, Redis and MariaDB
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) to: PathBuf,
     /// Show what would be copied, and write nothing

@@ -35,6 +35,18 @@ pub use service::run_service;
 pub use sources::{SOURCES, Source, Sources, SourcesError};
 pub use upstream::run_demo_upstream;
 
+/// Makes all tables of `service/mobile` in a database, or brings them up.
+///
+/// # Errors
+///
+/// As [`Records::migrate`](hydrant_records::Records::migrate).
+pub async fn make_tables(
+    records: &hydrant_records::Records,
+) -> Result<(), hydrant_records::RecordsError> {
+    service::make_tables(records).await?;
+    experiments::make_tables(records).await
+}
+
 /// The messages and services of `service/mobile`, package `hydrant.mobile.v1`.
 #[allow(missing_docs, clippy::all)]
 pub mod proto {

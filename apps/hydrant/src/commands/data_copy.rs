@@ -1,17 +1,21 @@
+mod tables;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use hydrant_contracts::{Code, Error};
 use hydrant_ports::{EngineError, Key};
-use serde_json::{Value, json};
+use hydrant_records::{Config, TableState};
+use serde_json::{Map, Value, json};
 
 use crate::assembly::engines::{Opened, open_store};
 use crate::cli::DataCopyArgs;
-use crate::config::File;
+use crate::config::{File, own_records};
 use crate::copy::{self, Comparison, Plan, Side};
 use crate::data::Held;
 use crate::failure::{Failure, Result, wrong};
 use crate::output::{Output, Style, Table, count, plain, printable};
+use tables::Tables;
 
 /// How many keys that differ are named; the rest is counted.
 const NAMED: usize = 20;
@@ -37,10 +41,10 @@ impl FromStr for From {
 }
 
 impl From {
-    /// The data folder.
-    fn folder(&self) -> Result<PathBuf> {
+    /// The data folder, and the database of the tables.
+    fn places(&self) -> Result<(PathBuf, Config)> {
         let path = match self {
-            From::Folder(folder) => return Ok(folder.clone()),
+            From::Folder(folder) => return Ok((folder.clone(), records_in(folder))),
             From::File(path) => path,
         };
         let file = File::load(path)?;
@@ -54,19 +58,28 @@ impl From {
                 "give the data folder of the node: --from embedded:DIR",
             ));
         }
-        file.node.data.ok_or_else(|| {
+        let records = file.storage.records();
+        let data = file.node.data.ok_or_else(|| {
             wrong(
                 "invalid_configuration",
                 format!("{}: [node] does not say `data`", path.display()),
                 "give the data folder of the node: --from embedded:DIR",
             )
-        })
+        })?;
+        let records = records.unwrap_or_else(|| records_in(&data));
+        Ok((data, records))
     }
+}
+
+/// The database that a node has in its data folder when its file names no other.
+fn records_in(data: &Path) -> Config {
+    let url = own_records(data).to_string();
+    Config::new(&url).expect("the path of a file is one")
 }
 
 /// Carries what a node's embedded engines keep to the engines of a fleet.
 pub(crate) async fn run(args: &DataCopyArgs, output: &Output) -> Result<()> {
-    let folder = args.from.folder()?;
+    let (folder, records) = args.from.places()?;
     let to = File::load(&args.to)?;
     if !(to.coordination.is_shared() && to.state.is_shared()) {
         return Err(wrong(
@@ -75,6 +88,7 @@ pub(crate) async fn run(args: &DataCopyArgs, output: &Output) -> Result<()> {
             "add [coordination] and [state], as docs/configuration.md says",
         ));
     }
+    let to_records = tables::check(&records, to.storage.records())?;
     let _held = hold(&folder)?;
     let store = open_store(&folder)?;
     let target = match Opened::open(to.coordination, to.state, &folder).await {
@@ -94,9 +108,44 @@ pub(crate) async fn run(args: &DataCopyArgs, output: &Output) -> Result<()> {
         coordination: engines.coordination,
         state: engines.state,
     };
-    let done = copy(args, &from, &to, &marks, output).await;
+    let done = with_tables(
+        args,
+        (records, to_records),
+        &folder,
+        &from,
+        &to,
+        &marks,
+        output,
+    )
+    .await;
     target.close().await;
     store.close().await;
+    done
+}
+
+async fn with_tables(
+    args: &DataCopyArgs,
+    (records, to_records): (Config, Option<Config>),
+    folder: &Path,
+    from: &Side,
+    to: &Side,
+    marks: &[(Key, u64)],
+    output: &Output,
+) -> Result<()> {
+    let tables = match to_records {
+        Some(to) => Tables::open(records, to, folder).await?,
+        None => None,
+    };
+    let job = Job {
+        from,
+        to,
+        marks,
+        tables,
+    };
+    let done = job.run(args, output).await;
+    if let Some(tables) = job.tables {
+        tables.close().await;
+    }
     done
 }
 
@@ -115,30 +164,83 @@ fn hold(folder: &Path) -> Result<Held> {
     Held::take(folder)
 }
 
-async fn copy(
-    args: &DataCopyArgs,
-    from: &Side,
-    to: &Side,
-    marks: &[(Key, u64)],
-    output: &Output,
-) -> Result<()> {
-    let plan = copy::compare(from, to, marks).await.map_err(failure)?;
-    if args.plan {
-        return show(&plan, Done::Planned, output);
+/// What a copy works on.
+struct Job<'a> {
+    from: &'a Side,
+    to: &'a Side,
+    marks: &'a [(Key, u64)],
+    tables: Option<Tables>,
+}
+
+/// What was found on comparing.
+struct Found {
+    plan: Plan,
+    tables: Vec<TableState>,
+}
+
+impl Job<'_> {
+    async fn run(&self, args: &DataCopyArgs, output: &Output) -> Result<()> {
+        let found = self.compare().await?;
+        if args.plan {
+            return show(&found, Done::Planned, output);
+        }
+        if found.is_done() {
+            return show(&found, Done::Nothing, output);
+        }
+        let differing = found.differing();
+        if !differing.is_empty() && !args.overwrite {
+            return Err(differs(&differing));
+        }
+        let carried = copy::carry_out(&found.plan, self.from, self.to).await;
+        carried.map_err(failure)?;
+        if let Some(tables) = &self.tables {
+            tables.carry_out(&found.tables).await?;
+        }
+        let left = self.compare().await?;
+        if !left.is_done() {
+            return Err(not_the_same(&left));
+        }
+        show(&found, Done::Copied, output)
     }
-    if plan.is_done() {
-        return show(&plan, Done::Nothing, output);
+
+    async fn compare(&self) -> Result<Found> {
+        let plan = copy::compare(self.from, self.to, self.marks).await;
+        let tables = match &self.tables {
+            Some(tables) => tables.compare().await?,
+            None => Vec::new(),
+        };
+        Ok(Found {
+            plan: plan.map_err(failure)?,
+            tables,
+        })
     }
-    let differing = plan.differing();
-    if !differing.is_empty() && !args.overwrite {
-        return Err(differs(&differing));
+}
+
+impl Found {
+    fn is_done(&self) -> bool {
+        self.plan.is_done() && self.tables.iter().all(|table| table.same)
     }
-    copy::carry_out(&plan, from, to).await.map_err(failure)?;
-    let left = copy::compare(from, to, marks).await.map_err(failure)?;
-    if !left.is_done() {
-        return Err(not_the_same(&left));
+
+    /// What the target has otherwise.
+    fn differing(&self) -> Vec<String> {
+        let tables = self
+            .tables
+            .iter()
+            .filter(|table| tables::is_different(table));
+        let mut all = self.plan.differing();
+        all.extend(tables.map(tables::name));
+        all
     }
-    show(&plan, Done::Copied, output)
+
+    /// How many keys, marks and rows a copy writes.
+    fn steps(&self) -> u64 {
+        let Plan {
+            kept, state, marks, ..
+        } = &self.plan;
+        let keys = kept.steps.len() + state.steps.len() + marks.len();
+        let tables = self.tables.iter().filter(|table| !table.same);
+        keys as u64 + tables.map(|table| table.found).sum::<u64>()
+    }
 }
 
 /// What became of a plan.
@@ -149,13 +251,14 @@ enum Done {
     Copied,
 }
 
-fn show(plan: &Plan, done: Done, output: &Output) -> Result<()> {
+fn show(found: &Found, done: Done, output: &Output) -> Result<()> {
     if output.json {
-        return output.json(&document(plan, done));
+        return output.json(&document(found, done));
     }
+    let plan = &found.plan;
     let mut table = Table::new(&["WHAT", "FOUND", "SAME", "NEW", "DIFFERENT"]).numbers_from(1);
-    let mut row = |what: &str, found: u64, new: usize, different: usize| {
-        let same = found - (new + different) as u64;
+    let mut row = |what: &str, found: u64, new: u64, different: u64| {
+        let same = found - (new + different);
         let style = if different > 0 {
             Style::Bad
         } else {
@@ -172,32 +275,40 @@ fn show(plan: &Plan, done: Done, output: &Output) -> Result<()> {
     };
     for (what, comparison) in [("kept keys", &plan.kept), ("state", &plan.state)] {
         let different = comparison.differing().count();
-        row(
-            what,
-            comparison.found,
-            comparison.steps.len() - different,
-            different,
-        );
+        let new = comparison.steps.len() - different;
+        row(what, comparison.found, new as u64, different as u64);
     }
-    row("marks", plan.marks_found, plan.marks.len(), 0);
+    row("marks", plan.marks_found, plan.marks.len() as u64, 0);
+    for table in &found.tables {
+        let [new, different] = rows_of(table);
+        row(&table.name, table.found, new, different);
+    }
     output.table(&table)?;
     let word = if done == Done::Copied {
         "replaced"
     } else {
         "differs"
     };
-    for key in plan.differing().iter().take(NAMED) {
+    for key in found.differing().iter().take(NAMED) {
         output.text(&format!("{word}: {}\n", printable(key)))?;
     }
-    output.text(&format!("\n{}\n", sentence(plan, done)))
+    output.text(&format!("\n{}\n", sentence(found, done)))
 }
 
-fn sentence(plan: &Plan, done: Done) -> String {
-    let steps = plan.kept.steps.len() + plan.state.steps.len() + plan.marks.len();
-    let things = count(steps as u64, "thing", "things");
+/// How many rows of a table are new at the target, and how many stand against others there.
+fn rows_of(table: &TableState) -> [u64; 2] {
+    match table {
+        table if table.same => [0, 0],
+        table if table.new => [table.found, 0],
+        table => [0, table.found],
+    }
+}
+
+fn sentence(found: &Found, done: Done) -> String {
+    let things = count(found.steps(), "thing", "things");
     match done {
-        Done::Planned if steps == 0 => "A copy would change nothing.".into(),
-        Done::Planned if plan.differing().is_empty() => format!("A copy would write {things}."),
+        Done::Planned if found.is_done() => "A copy would change nothing.".into(),
+        Done::Planned if found.differing().is_empty() => format!("A copy would write {things}."),
         Done::Planned => {
             format!("A copy would write nothing before you give --overwrite, and {things} then.")
         }
@@ -206,7 +317,8 @@ fn sentence(plan: &Plan, done: Done) -> String {
     }
 }
 
-fn document(plan: &Plan, done: Done) -> Value {
+fn document(found: &Found, done: Done) -> Value {
+    let plan = &found.plan;
     let kind = |comparison: &Comparison| {
         let differing: Vec<_> = comparison.differing().map(Key::as_str).collect();
         json!({
@@ -224,9 +336,17 @@ fn document(plan: &Plan, done: Done) -> Value {
             "same": plan.marks_found - plan.marks.len() as u64,
             "new": plan.marks.len(),
         },
+        "tables": found.tables.iter().map(table).collect::<Map<_, _>>(),
         "changed": done == Done::Copied,
         "verified": done != Done::Planned,
     })
+}
+
+fn table(table: &TableState) -> (String, Value) {
+    let [new, different] = rows_of(table);
+    let same = table.found - new - different;
+    let rows = json!({ "found": table.found, "same": same, "new": new, "different": different });
+    (table.name.clone(), rows)
 }
 
 fn differs(keys: &[String]) -> Failure {
@@ -251,11 +371,15 @@ fn differs(keys: &[String]) -> Failure {
     )
 }
 
-fn not_the_same(left: &Plan) -> Failure {
+fn not_the_same(left: &Found) -> Failure {
+    let (tables, left) = (&left.tables, &left.plan);
+    let tables = tables.iter().filter(|table| !table.same);
+    let tables = tables.map(tables::name).collect::<Vec<_>>();
     let keys = left.kept.steps.iter().chain(&left.state.steps);
     let keys = keys.map(|step| step.key.as_str());
     let keys: Vec<_> = keys
         .chain(left.marks.iter().map(|(mark, _)| mark.as_str()))
+        .chain(tables.iter().map(String::as_str))
         .take(NAMED)
         .collect();
     let message = format!(

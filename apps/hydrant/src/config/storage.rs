@@ -11,7 +11,7 @@ use super::Mistake;
 
 /// With what the names of the variables begin that hand this to a service: `HYDRANT_RECORDS`,
 /// `HYDRANT_OBJECTS_REGION`.
-pub(crate) const VARIABLES: [&str; 2] = ["HYDRANT_RECORDS", "HYDRANT_OBJECTS"];
+const VARIABLES: [&str; 2] = ["HYDRANT_RECORDS", "HYDRANT_OBJECTS"];
 
 /// Both tables.
 #[derive(Debug, Default)]

@@ -25,7 +25,7 @@ mod terminal;
 
 use std::path::{Path, PathBuf};
 
-use hydrant_harness::{Redis, ZooKeeper};
+use hydrant_harness::{MariaDb, Redis, ZooKeeper};
 
 use crate::harness::is_there;
 use page::{Block, Page};
@@ -79,13 +79,15 @@ fn mobile() {
 fn from_one_machine_to_many() {
     let zookeeper = ZooKeeper::start(hydrant_harness::zookeeper::Options::default());
     let redis = Redis::single(hydrant_harness::redis::Options::default());
-    let (zookeeper, redis) = match (zookeeper, redis) {
-        (Ok(zookeeper), Ok(redis)) => (zookeeper, redis),
-        (Err(missing), _) | (_, Err(missing)) => {
+    let mariadb = MariaDb::start(hydrant_harness::mariadb::Options::default());
+    let (zookeeper, redis, mariadb) = match (zookeeper, redis, mariadb) {
+        (Ok(zookeeper), Ok(redis), Ok(mariadb)) => (zookeeper, redis, mariadb),
+        (Err(missing), ..) | (_, Err(missing), _) | (.., Err(missing)) => {
             hydrant_harness::skipped(missing);
             return;
         }
     };
+    mariadb.set_password("a password of yours");
     let port = |address: &str| {
         address
             .rsplit(':')
@@ -96,6 +98,7 @@ fn from_one_machine_to_many() {
     let given = [
         (2181, port(zookeeper.addresses())),
         (6379, port(redis.addresses())),
+        (3306, mariadb.address().port()),
     ];
     check_with(
         "docs/guide/from-one-machine-to-many.md",

@@ -34,7 +34,7 @@ use catalog::{Catalog, document, locate_all};
 use definition::Definition;
 pub use edit::set_members;
 use fields::is_name;
-pub(crate) use observe::{MAX_ITEMS, Observations};
+pub(crate) use observe::{MAX_ITEMS, Observations, make_tables};
 use running::{Draw, HeldOut};
 pub(crate) use running::{Running, Standing};
 pub(crate) use watch::Watch;

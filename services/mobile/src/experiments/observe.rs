@@ -24,6 +24,11 @@ pub(crate) struct Observations {
     made: std::sync::Arc<OnceCell<()>>,
 }
 
+/// Makes the tables of observations, or brings them up.
+pub(crate) async fn make_tables(records: &Records) -> Result<(), RecordsError> {
+    records.migrate("mobile-experiments", MIGRATIONS).await
+}
+
 /// Why an item is not kept: for programs, and for people.
 type Reason = (&'static str, String);
 
@@ -38,8 +43,7 @@ impl Observations {
     /// The database, with the tables of observations.
     pub(super) async fn records(&self) -> Result<&Records, Error> {
         let records = self.desk.records().await?;
-        let make = async { records.migrate("mobile-experiments", MIGRATIONS).await };
-        self.made.get_or_try_init(|| make).await?;
+        self.made.get_or_try_init(|| make_tables(records)).await?;
         Ok(records)
     }
 

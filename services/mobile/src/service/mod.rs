@@ -30,6 +30,7 @@ use publish::Publisher;
 use published::Published;
 pub(crate) use refused::Refused;
 use tables::Tables;
+pub(crate) use tables::make_tables;
 
 /// Runs `service/mobile`: changes documents, and as the leader publishes them, and polls the sources
 /// that the file named by [`SOURCES`](crate::SOURCES) defines.

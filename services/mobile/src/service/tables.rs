@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hydrant_records::{Config, Migration, Records, Sql};
+use hydrant_records::{Config, Migration, Records, RecordsError, Sql};
 use hydrant_sdk::{Code, Error};
 use tokio::sync::OnceCell;
 
@@ -40,6 +40,11 @@ const MIGRATIONS: &[Migration] = &[Migration {
         ),
     ],
 }];
+
+/// Makes the tables of documents, or brings them up.
+pub(crate) async fn make_tables(records: &Records) -> Result<(), RecordsError> {
+    records.migrate("mobile", MIGRATIONS).await
+}
 
 /// The service's tables; a server of a fleet without a common database has none.
 pub(crate) struct Tables {
@@ -81,7 +86,7 @@ impl Tables {
     /// If there is none, or it does not answer.
     pub(crate) async fn ready(&self) -> Result<&Records, Error> {
         let records = self.records.as_ref().ok_or_else(no_tables)?;
-        let make = async { Ok(records.migrate("mobile", MIGRATIONS).await?) };
+        let make = async { Ok(make_tables(records).await?) };
         let made = tokio::time::timeout(PATIENCE, self.made.get_or_try_init(|| make));
         made.await.unwrap_or_else(|_| Err(away()))?;
         Ok(records)
