@@ -5,6 +5,7 @@
 //! dropped, also after a panic; what a killed test process leaves, its [`janitor`] ends.
 
 mod certificates;
+pub mod foreign;
 mod janitor;
 pub mod mariadb;
 pub mod netns;

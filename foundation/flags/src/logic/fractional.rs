@@ -200,6 +200,18 @@ fn hash_of_both(flag: &str, who: &str) -> u32 {
 mod tests {
     use super::*;
 
+    /// Values of the C++ implementation's binding for Python, over UTF-8.
+    #[test]
+    fn other_characters_are_hashed_as_utf_8() {
+        for (key, hash) in [
+            ("größe", 3_822_294_591),
+            ("flagüser", 2_989_390_641),
+            ("日本", 3_302_619_458),
+        ] {
+            assert_eq!(murmur3(key.as_bytes()), hash, "{key}");
+        }
+    }
+
     #[test]
     fn long_keys_hash_like_short_ones() {
         for length in [0, 1, 200, 255, 256, 257, 1000] {

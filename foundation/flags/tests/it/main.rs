@@ -1,0 +1,8 @@
+//! Flags as the public schema, the public test bed and the public evaluators see them.
+
+mod allocations;
+mod evaluators;
+mod generate;
+mod schema;
+mod test_bed;
+mod vectors;
