@@ -24,8 +24,35 @@ const FILES: [(&str, &str); 3] = [
 ];
 
 /// The documents of the demo, as they come with the program.
-const DOCUMENTS: [(Kind, &str, &str); 1] =
-    [(Kind::Flags, "demo", include_str!("../demo/flags/demo.json"))];
+const DOCUMENTS: [(Kind, &str, &str); 7] = [
+    (Kind::Flags, "demo", include_str!("../demo/flags/demo.json")),
+    (
+        Kind::ConfigSchema,
+        "config",
+        include_str!("../demo/config-schema/config.json"),
+    ),
+    (
+        Kind::Config,
+        "base",
+        include_str!("../demo/config/base.json"),
+    ),
+    (Kind::Config, "ios", include_str!("../demo/config/ios.json")),
+    (
+        Kind::Config,
+        "android",
+        include_str!("../demo/config/android.json"),
+    ),
+    (
+        Kind::Config,
+        "before-7",
+        include_str!("../demo/config/before-7.json"),
+    ),
+    (
+        Kind::Config,
+        "market-de",
+        include_str!("../demo/config/market-de.json"),
+    ),
+];
 
 /// Whether the environment asks for the documents of the demo.
 pub(crate) fn is_wanted() -> bool {

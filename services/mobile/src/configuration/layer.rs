@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::api::parameters::PLATFORMS;
 use crate::configuration::range::Range;
-use crate::configuration::read;
+use crate::configuration::{parse, read};
 use crate::documents::Kind;
 
 /// The most names in one condition.
@@ -36,6 +36,8 @@ pub(crate) struct When {
     pub(crate) locale: Option<Names>,
     pub(crate) store: Option<Names>,
     pub(crate) cohort: Option<Names>,
+    /// The same as it was written: JSON.
+    pub(crate) written: Value,
 }
 
 /// One name or several.
@@ -77,11 +79,13 @@ struct WhenText {
 impl Layer {
     /// Reads a document of a kind that has layers, as `config/{name}`.
     pub(crate) fn parse(kind: Kind, name: &str, text: &str) -> Result<Self, Vec<Mistake>> {
+        let written = parse(text)?.get("when").cloned();
         let text: Text = read(kind, name, text)?;
+        let written = written.unwrap_or_else(|| Value::Object(Default::default()));
         Ok(Self {
             document: format!("{kind}/{name}"),
             name: name.to_owned(),
-            when: When::check(text.when).map_err(|mistake| vec![mistake])?,
+            when: When::check(text.when, written).map_err(|mistake| vec![mistake])?,
             values: Value::Object(text.values),
         })
     }
@@ -120,7 +124,7 @@ impl Level {
 }
 
 impl When {
-    fn check(text: WhenText) -> Result<Self, Mistake> {
+    fn check(text: WhenText, written: Value) -> Result<Self, Mistake> {
         let names = |names: &Option<Names>, key: &str| match names {
             Some(names) => names.check(key),
             None => Ok(()),
@@ -144,6 +148,7 @@ impl When {
             locale: text.locale,
             store: text.store,
             cohort: text.cohort,
+            written,
         })
     }
 

@@ -1,6 +1,7 @@
 //! The configuration of one revision, compiled: layers of values, each for some of the apps, merged
 //! for the one that asks.
 
+mod answers;
 mod cohort;
 pub(crate) mod explain;
 pub(crate) mod layer;
@@ -29,6 +30,7 @@ use crate::configuration::schema::Schema;
 use crate::configuration::set::{LayerSet, MAX_LAYERS};
 use crate::documents::{DocumentId, Kind};
 
+pub(crate) use crate::configuration::answers::serve;
 pub(crate) use crate::configuration::menu::Menu;
 
 /// The name of the only `config-schema`.

@@ -19,6 +19,7 @@ use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 
 use crate::VERSION;
 use crate::alarms::Alarms;
+use crate::configuration;
 use crate::content::service::ContentDesk;
 use crate::demo;
 use crate::experiments;
@@ -85,6 +86,7 @@ pub async fn run_service() -> Result<(), Error> {
     let leading = lead::lead_again_and_again(hydrant.clone(), duties);
     let content = ContentDesk::new(desk.clone(), hydrant.config().public_url.as_deref());
     let service = answers::serve(Service::new(Tier::Service, "mobile", VERSION)?, &desk);
+    let service = configuration::serve(service, &desk);
     let service = content.join(experiments::serve(service, &observations));
     service
         .service(operations)
