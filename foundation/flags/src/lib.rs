@@ -5,6 +5,8 @@
 mod definitions;
 mod evaluation;
 mod flag;
+#[doc(hidden)]
+pub mod fuzz;
 mod logic;
 mod mistake;
 mod set;
