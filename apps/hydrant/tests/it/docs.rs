@@ -76,6 +76,11 @@ fn mobile() {
 }
 
 #[test]
+fn experiments() {
+    check("docs/guide/experiments.md", &["diff", "seq", "sed"]);
+}
+
+#[test]
 fn from_one_machine_to_many() {
     let zookeeper = ZooKeeper::start(hydrant_harness::zookeeper::Options::default());
     let redis = Redis::single(hydrant_harness::redis::Options::default());

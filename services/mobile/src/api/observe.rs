@@ -41,9 +41,19 @@ const _: () = assert!(MAX_OF_ONE <= MAX_ITEMS, "a request fits into a batch");
 
 pub(crate) fn routes() -> axum::Router<Answers> {
     axum::Router::new()
-        .route("/v1/exposures", post(exposures))
-        .route("/v1/metrics", post(metrics))
+        .route("/v1/exposures", post(exposures).fallback(only_post))
+        .route("/v1/metrics", post(metrics).fallback(only_post))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+}
+
+async fn only_post() -> Response {
+    let message = "what apps saw and measured is sent with POST";
+    let error = Error::new(Code::Unimplemented, "only_post", message);
+    let mut answer = Problem(error).into_response();
+    *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    let allowed = HeaderValue::from_static("POST, OPTIONS");
+    answer.headers_mut().insert(header::ALLOW, allowed);
+    answer
 }
 
 async fn exposures(
@@ -72,7 +82,7 @@ async fn metrics(
 
 /// An exposure as an app writes it.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct ExposureItem {
     experiment: String,
     subject: String,
@@ -82,7 +92,7 @@ struct ExposureItem {
 
 /// A measurement as an app writes it.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct MetricItem {
     id: Option<String>,
     metric: String,
