@@ -3,11 +3,15 @@
 //! CPU time per request is what is compared, and only within one round: absolute figures drift by
 //! a fifth between runs of a shared machine.
 
+mod mobile;
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+pub use mobile::mobile;
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -240,20 +244,26 @@ impl Process {
 
     /// CPU time of the process and its children, over all their threads, in nanoseconds.
     fn cpu_nanos(&self) -> Result<u64> {
-        let mut total = 0;
-        for process in family(self.0.id()) {
-            let threads = fs::read_dir(format!("/proc/{process}/task"));
-            for thread in threads.map_err(|error| error.to_string())?.flatten() {
-                let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-                total += text
-                    .split(' ')
-                    .next()
-                    .and_then(|n| n.parse::<u64>().ok())
-                    .unwrap_or(0);
-            }
-        }
-        Ok(total)
+        family_nanos(self.0.id())
     }
+}
+
+/// CPU time of a process and those children of it that do its work, in nanoseconds. The services
+/// that a node supervises lead groups of their own, and count for themselves.
+fn family_nanos(parent: u32) -> Result<u64> {
+    let mut total = 0;
+    for process in family(parent) {
+        let threads = fs::read_dir(format!("/proc/{process}/task"));
+        for thread in threads.map_err(|error| error.to_string())?.flatten() {
+            let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+            total += text
+                .split(' ')
+                .next()
+                .and_then(|n| n.parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+    }
+    Ok(total)
 }
 
 impl Drop for Process {
@@ -268,13 +278,20 @@ impl Drop for Process {
 fn family(parent: u32) -> Vec<u32> {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
     let children = children.unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|id| id.parse().ok());
     let mut all = vec![parent];
-    all.extend(
-        children
-            .split_whitespace()
-            .filter_map(|id| id.parse::<u32>().ok()),
-    );
+    all.extend(children.filter(|child| !leads_a_group(*child)));
     all
+}
+
+fn leads_a_group(process: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Behind the name in brackets: the state, the parent, the group.
+    let group = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().nth(2));
+    group.and_then(|group| group.parse().ok()) == Some(process)
 }
 
 /// A temporary folder, removed when it is dropped.

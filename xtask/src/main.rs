@@ -22,6 +22,7 @@ cargo xtask TASK
                         real servers to play with, and the lines of the configuration file for
                         them, until Ctrl-C
   bench router          the router beside nginx and HAProxy: CPU time per request
+  bench mobile          init beside nginx, bulk evaluation beside a flag server: CPU time, p99
   tidy                  the direction of dependencies, leftovers, the length of files
 ";
 
@@ -33,6 +34,9 @@ fn main() -> ExitCode {
         ["soak", rest @ ..] => test::run(&root(), rest, test::Form::Long),
         ["engines", "up", rest @ ..] => engines::up(rest),
         ["bench", "router"] => bench::router(&root())
+            .map(|()| true)
+            .map_err(std::io::Error::other),
+        ["bench", "mobile"] => bench::mobile(&root())
             .map(|()| true)
             .map_err(std::io::Error::other),
         ["tidy"] => tidy::run(&root()),

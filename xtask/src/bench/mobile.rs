@@ -1,0 +1,488 @@
+//! `cargo xtask bench mobile`: `init` beside nginx with the same bytes as a file, and bulk evaluation
+//! of 100 flags beside a flag server of reference.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{
+    Folder, Process, ROUNDS, Result, SECONDS, family_nanos, free_port, median, target, which,
+};
+
+/// Where the package of the reference server is looked for, and how it is had.
+const PACKAGE: &str = "@openfeature/flagd-core@4.0.1";
+/// Connections of the rounds that count CPU time.
+const CONNECTIONS: u32 = 16;
+/// Of those at a fixed rate, and the pause of each between two requests: about 800 a second.
+const PACED: (u32, u32) = (16, 20);
+/// What an app asks.
+const INIT: &str = "/v1/init?platform=ios&version=7.2.1&locale=en-US";
+const BULK: &str = "/ofrep/v1/evaluate/flags";
+
+/// Runs the benchmark and prints tables.
+pub fn mobile(root: &Path) -> Result<()> {
+    for tool in ["nginx", "wrk", "taskset", "node", "npm"] {
+        if which(tool).is_none() {
+            return Err(format!(
+                "`{tool}` is missing: install the system's package of that name"
+            ));
+        }
+    }
+    build(root)?;
+    let bench = Bench::start(root)?;
+    bench.init()?;
+    bench.bulk()
+}
+
+fn build(root: &Path) -> Result<()> {
+    let arguments = ["build", "--release", "-p", "hydrant"];
+    let status = Command::new(env!("CARGO"))
+        .current_dir(root)
+        .args(arguments)
+        .status();
+    let status = status.map_err(|error| format!("cannot run cargo: {error}"))?;
+    let built = status.success().then_some(());
+    built.ok_or_else(|| "hydrant does not build".into())
+}
+
+/// What is loaded: whose CPU time counts, where it listens, and what it is asked.
+struct Peer<'a> {
+    name: &'a str,
+    processes: Vec<u32>,
+    port: u16,
+    path: String,
+    script: &'a Path,
+    environment: Vec<(&'a str, String)>,
+}
+
+struct Bench {
+    node: Process,
+    nginx: Process,
+    reference: Process,
+    ports: Ports,
+    /// The process of `api/mobile`.
+    api: (u32, u16),
+    key: String,
+    root: PathBuf,
+    www: PathBuf,
+    _folder: Folder,
+}
+
+#[derive(Clone, Copy)]
+struct Ports {
+    public: u16,
+    local: u16,
+    nginx: u16,
+    reference: u16,
+}
+
+impl Bench {
+    fn start(root: &Path) -> Result<Self> {
+        let folder = Folder::new()?;
+        let ports = Ports {
+            public: free_port()?,
+            local: free_port()?,
+            nginx: free_port()?,
+            reference: free_port()?,
+        };
+        let program = target(root).join("release/hydrant");
+        let data = folder.0.join("data");
+        let hydrant = Hydrant { program, data };
+        let node = Process::start(0, &hydrant.up(ports), ports.public)?;
+        let flags = folder.0.join("flags.json");
+        fs::write(&flags, definitions().to_string()).map_err(|error| error.to_string())?;
+        let (api, key) = hydrant.prepare(&flags)?;
+        let www = folder.0.join("www");
+        fs::create_dir_all(&www).map_err(|error| error.to_string())?;
+        let nginx = start_nginx(root, &folder.0, ports.nginx)?;
+        let reference = start_reference(root, &flags, ports.reference)?;
+        Ok(Self {
+            node,
+            nginx,
+            reference,
+            ports,
+            api,
+            key,
+            root: root.to_owned(),
+            www,
+            _folder: folder,
+        })
+    }
+
+    /// The script of wrk with this name.
+    fn script(&self, name: &str) -> PathBuf {
+        self.root.join("testing/bench").join(name)
+    }
+
+    fn init(&self) -> Result<()> {
+        let (tag, body) = get(self.api.1, INIT)?;
+        fs::write(self.www.join("init.json"), &body).map_err(|error| error.to_string())?;
+        let (static_tag, _) = get(self.ports.nginx, "/init.json")?;
+        println!("\ninit: a body of {} bytes", body.len());
+        let script = self.script("get.lua");
+        for (name, is_tagged) in [("init, 304", true), ("init, the full answer", false)] {
+            let environment = |tag: &str| match is_tagged {
+                true => vec![("BENCH_TAG", tag.to_owned())],
+                false => Vec::new(),
+            };
+            let peer = |name, processes, port, path: &str, tag: &str| Peer {
+                name,
+                processes,
+                port,
+                path: path.to_owned(),
+                script: &script,
+                environment: environment(tag),
+            };
+            let nginx = vec![self.nginx.0.id()];
+            let (api, node) = (self.api.0, self.node.0.id());
+            let routed = format!("/api/mobile{INIT}");
+            let peers = [
+                peer("api/mobile", vec![api], self.api.1, INIT, &tag),
+                peer("nginx", nginx, self.ports.nginx, "/init.json", &static_tag),
+                peer(
+                    "router + api/mobile",
+                    vec![node, api],
+                    self.ports.public,
+                    &routed,
+                    &tag,
+                ),
+            ];
+            compare(name, &peers, &[0, 2])?;
+        }
+        Ok(())
+    }
+
+    fn bulk(&self) -> Result<()> {
+        let script = self.script("bulk.lua");
+        let key = [("BENCH_KEY", self.key.clone())];
+        let peer = |name, processes, port, path: &str| Peer {
+            name,
+            processes,
+            port,
+            path: path.to_owned(),
+            script: &script,
+            environment: key.to_vec(),
+        };
+        let (api, node) = (self.api.0, self.node.0.id());
+        let reference = vec![self.reference.0.id()];
+        let routed = format!("/api/mobile{BULK}");
+        let peers = [
+            peer("api/mobile", vec![api], self.api.1, BULK),
+            peer("flagd-core on Node", reference, self.ports.reference, BULK),
+            peer(
+                "router + api/mobile",
+                vec![node, api],
+                self.ports.public,
+                &routed,
+            ),
+        ];
+        compare("bulk evaluation of 100 flags", &peers, &[0, 2])
+    }
+}
+
+/// The release binary on a data folder of its own.
+struct Hydrant {
+    program: PathBuf,
+    data: PathBuf,
+}
+
+impl Hydrant {
+    fn up(&self, ports: Ports) -> Vec<String> {
+        let local = |port: u16| format!("127.0.0.1:{port}");
+        let program = self.program.display().to_string();
+        let data = self.data.display().to_string();
+        let arguments = ["up", "--data", &data, "--public"];
+        let mut command: Vec<String> = vec![program];
+        command.extend(arguments.map(str::to_owned));
+        command.extend([local(ports.public), "--local".into(), local(ports.local)]);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(&self.program)
+            .args(["--json", "--data"])
+            .arg(&self.data)
+            .args(arguments)
+            .output();
+        let output = output.map_err(|error| format!("cannot run hydrant: {error}"))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let told = String::from_utf8_lossy(&output.stderr);
+        Err(format!("hydrant {}: {told}", arguments.join(" ")))
+    }
+
+    /// One process of `api/mobile`, 100 flags, a key without a rate. Gives the process and its port,
+    /// and the key.
+    fn prepare(&self, flags: &Path) -> Result<((u32, u16), String)> {
+        let flags = flags.display().to_string();
+        let put = [
+            "mobile",
+            "put",
+            "flags/bench",
+            &flags,
+            "--reason",
+            "benchmark",
+        ];
+        again(|| self.run(&put))?;
+        let empty = json!({ "flags": {} }).to_string();
+        let demo = self.data.with_file_name("none.json");
+        fs::write(&demo, empty).map_err(|error| error.to_string())?;
+        let demo = demo.display().to_string();
+        let _ = self.run(&[
+            "mobile",
+            "put",
+            "flags/demo",
+            &demo,
+            "--reason",
+            "benchmark",
+        ]);
+        let create = [
+            "mobile",
+            "key",
+            "create",
+            "bench",
+            "--role",
+            "server",
+            "--reason",
+            "benchmark",
+        ];
+        let made: Value = read(&self.run(&create)?)?;
+        let key = made["key"].as_str().ok_or("no key was printed")?.to_owned();
+        self.run(&["scale", "api/mobile", "1"])?;
+        let api = again(|| self.api())?;
+        Ok((api, key))
+    }
+
+    fn api(&self) -> Result<(u32, u16)> {
+        let listed: Value = read(&self.run(&["list", "api/mobile"])?)?;
+        let all = listed["instances"].as_array().cloned().unwrap_or_default();
+        let [one] = &all[..] else {
+            return Err(format!("{} processes of api/mobile", all.len()));
+        };
+        let port = one["address"]
+            .as_str()
+            .and_then(|a| a.rsplit(':').next()?.parse().ok());
+        match (one["pid"].as_u64(), port) {
+            (Some(pid), Some(port)) if one["state"] == "ready" => Ok((pid as u32, port)),
+            _ => Err(format!("api/mobile is not ready: {one}")),
+        }
+    }
+}
+
+fn read(text: &str) -> Result<Value> {
+    serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))
+}
+
+/// Tries for a while: what was just started may not be there yet.
+fn again<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        match attempt() {
+            Err(_) if Instant::now() < end => hydrant_harness::pause(Duration::from_millis(200)),
+            other => return other,
+        }
+    }
+}
+
+fn start_nginx(root: &Path, folder: &Path, port: u16) -> Result<Process> {
+    let text = fs::read_to_string(root.join("testing/bench/static.conf"));
+    let text = text.map_err(|error| error.to_string())?;
+    let text = text
+        .replace("{dir}", &folder.display().to_string())
+        .replace("{listen}", &port.to_string());
+    let path = folder.join("static.conf");
+    fs::write(&path, text).map_err(|error| error.to_string())?;
+    let command = ["nginx".into(), "-c".into(), path.display().to_string()];
+    Process::start(0, &command, port)
+}
+
+/// Node finds packages beside the script, so both are in one folder, installed once.
+fn start_reference(root: &Path, flags: &Path, port: u16) -> Result<Process> {
+    let folder = target(root).join("bench-reference");
+    fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    let script = folder.join("reference-flags.mjs");
+    fs::copy(root.join("testing/bench/reference-flags.mjs"), &script)
+        .map_err(|error| error.to_string())?;
+    if !folder.join("node_modules/@openfeature/flagd-core").is_dir() {
+        let options = [
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            "--no-package-lock",
+        ];
+        let installed = Command::new("npm")
+            .args(["install", "--prefix", "."])
+            .args(options)
+            .arg(PACKAGE)
+            .current_dir(&folder)
+            .status();
+        if !installed.is_ok_and(|status| status.success()) {
+            return Err(format!("npm can't install {PACKAGE}"));
+        }
+    }
+    let arguments = [script.display(), flags.display()].map(|path| path.to_string());
+    let mut command = vec!["node".to_owned()];
+    command.extend(arguments);
+    command.push(port.to_string());
+    Process::start(0, &command, port)
+}
+
+/// Interleaves the peers for some rounds: CPU time per request with all connections busy, then the
+/// slowest 1 % at a fixed rate. `ours` are put beside the second.
+fn compare(name: &str, peers: &[Peer<'_>], ours: &[usize]) -> Result<()> {
+    let mut micros = vec![Vec::new(); peers.len()];
+    let mut slowest = vec![Vec::new(); peers.len()];
+    for round in 0..=ROUNDS {
+        for (index, peer) in peers.iter().enumerate() {
+            let before = peer.nanos()?;
+            let told = peer.load(CONNECTIONS, None)?;
+            let spent = peer.nanos()? - before;
+            let paced = peer.load(PACED.0, Some(PACED.1))?;
+            // The first round warms up.
+            if round > 0 {
+                micros[index].push(spent as f64 / 1000.0 / requests(&told)? as f64);
+                slowest[index].push(p99_ms(&paced)?);
+            }
+        }
+    }
+    println!("\n{name}");
+    println!(
+        "{:<22} {:>15} {:>16} {:>22}",
+        "", "CPU µs/request", "ratio", "p99 at a fixed rate"
+    );
+    for (index, peer) in peers.iter().enumerate() {
+        let ratios = micros[index].iter().zip(&micros[1]);
+        let ratio = median(ratios.map(|(one, other)| one / other).collect());
+        let ratio = match ours.contains(&index) {
+            true => format!("{ratio:.2}"),
+            false => String::new(),
+        };
+        let (cpu, p99) = (
+            median(micros[index].clone()),
+            median(slowest[index].clone()),
+        );
+        println!("{:<22} {cpu:>15.1} {ratio:>16} {p99:>19.2} ms", peer.name);
+    }
+    Ok(())
+}
+
+impl Peer<'_> {
+    fn nanos(&self) -> Result<u64> {
+        self.processes
+            .iter()
+            .map(|process| family_nanos(*process))
+            .sum()
+    }
+
+    /// What wrk tells after some seconds; at a fixed rate when each connection pauses.
+    fn load(&self, connections: u32, pause_ms: Option<u32>) -> Result<String> {
+        let output = Command::new("taskset")
+            .args(["-c", "1", "wrk", "-t1", "--latency"])
+            .arg(format!("-c{connections}"))
+            .arg(format!("-d{SECONDS}s"))
+            .arg("-s")
+            .arg(self.script)
+            .arg(format!("http://127.0.0.1:{}{}", self.port, self.path))
+            .envs(self.environment.iter().cloned())
+            .env("BENCH_DELAY_MS", pause_ms.unwrap_or(0).to_string())
+            .output()
+            .map_err(|error| format!("cannot run wrk: {error}"))?;
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        match told.contains("Non-2xx") {
+            true => Err(format!("{}: answers that are not good:\n{told}", self.name)),
+            false => Ok(told),
+        }
+    }
+}
+
+fn requests(told: &str) -> Result<u64> {
+    let mut lines = told.lines();
+    lines
+        .find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok())
+        .filter(|requests| *requests > 0)
+        .ok_or_else(|| format!("wrk did not say how many requests it sent:\n{told}"))
+}
+
+/// The 99th percentile, as `     99%    1.23ms`.
+fn p99_ms(told: &str) -> Result<f64> {
+    let line = told
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("99%"));
+    let text = line.map(str::trim).unwrap_or_default();
+    let units = [("us", 0.001), ("ms", 1.0), ("s", 1000.0)];
+    let read = units.iter().find_map(|(unit, factor)| {
+        let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
+        Some(number * factor)
+    });
+    read.ok_or_else(|| format!("wrk did not tell its latencies:\n{told}"))
+}
+
+/// One plain request: the tag and the body of the answer.
+fn get(port: u16, path: &str) -> Result<(String, Vec<u8>)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n");
+    let mut answer = Vec::new();
+    stream
+        .write_all(request.as_bytes())
+        .and_then(|()| stream.read_to_end(&mut answer))
+        .map_err(|error| error.to_string())?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    let end = end.ok_or_else(|| format!("no answer to {path}"))?;
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let tag = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("etag")
+            .then(|| value.trim().to_owned())
+    });
+    let tag = tag.ok_or_else(|| format!("{path} has no tag:\n{head}"))?;
+    Ok((tag, answer.split_off(end + 4)))
+}
+
+/// 100 flags as teams have them: most are plain, the rest target by country, version, e-mail and
+/// share.
+fn definitions() -> Value {
+    let flags = (0..100).map(|n| (format!("flag-{n:02}"), flag(n)));
+    json!({
+        "$evaluators": { "staff": { "ends_with": [{ "var": "email" }, "@example.com"] } },
+        "flags": Value::Object(flags.collect()),
+    })
+}
+
+fn flag(n: u32) -> Value {
+    let targeting = match n % 10 {
+        0..=3 => json!({}),
+        4 | 5 => json!({ "if": [{ "in": [{ "var": "country" }, ["de", "fr"]] }, "on", "off"] }),
+        6 => json!({ "if": [{ "sem_ver": [{ "var": "version" }, ">=", "7.4.0"] }, "on", "off"] }),
+        7 => {
+            json!({ "if": [{ "and": [{ "$ref": "staff" }, { ">": [{ "var": "age" }, 40] }] }, "on", "off"] })
+        }
+        _ => json!({ "fractional": [["on", 20 + n % 60], ["off", 80 - n % 60]] }),
+    };
+    json!({
+        "state": "ENABLED",
+        "variants": { "on": true, "off": false },
+        "defaultVariant": "off",
+        "targeting": targeting,
+        "metadata": { "team": format!("team-{}", n % 7) },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_wrk_tells_is_read() {
+        let told = "  Latency Distribution\n     50%  100.00us\n     99%    1.25ms\n  \
+                    1234 requests in 4.00s, 1.00MB read\n";
+        assert_eq!(requests(told), Ok(1234));
+        assert_eq!(p99_ms(told), Ok(1.25));
+        assert!(p99_ms("").is_err());
+    }
+}
