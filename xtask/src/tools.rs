@@ -13,6 +13,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("pip3", "python3-pip"),
     ("node", "nodejs"),
     ("npm", "npm"),
+    ("/usr/bin/chromium", "chromium"),
     ("openssl", "openssl"),
     ("ip", "iproute2"),
     ("redis-server", "redis-server"),

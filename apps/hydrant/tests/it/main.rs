@@ -12,6 +12,7 @@ mod golden;
 mod harness;
 mod load;
 mod mobile;
+mod ofrep;
 mod output;
 mod run;
 mod size;

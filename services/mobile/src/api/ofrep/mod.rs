@@ -25,6 +25,7 @@ use hydrant_flags::{Context, EvaluationError};
 
 use crate::api::Answers;
 use crate::api::conditional::{etag_of, is_named};
+use crate::api::encoding;
 use crate::api::gate::Admitted;
 pub(crate) use answer::{write_flag, write_flags};
 pub(crate) use changes::{Changes, Heard, changes};
@@ -76,9 +77,14 @@ async fn one(State(answers): State<Answers>, mut request: Request) -> Response {
     answered.unwrap_or_else(|failure| failure.answer(Some(&key)))
 }
 
-async fn evaluate_one(answers: &Answers, key: &str, request: Request) -> Result<Response, Failure> {
-    let admitted = answers.gate.admit(request.headers())?;
-    let asked = Asked::read(request).await?;
+async fn evaluate_one(
+    answers: &Answers,
+    key: &str,
+    mut request: Request,
+) -> Result<Response, Failure> {
+    let headers = std::mem::take(request.headers_mut());
+    let admitted = answers.gate.admit(&headers)?;
+    let asked = Asked::read(request, &headers).await?;
     let context = asked.context(&answers.clock);
     let body = one_body(&admitted, key, &context);
     let body = body.map_err(|failure| failure.of_revision(admitted.compiled.revision))?;
@@ -106,14 +112,14 @@ async fn all(State(answers): State<Answers>, request: Request) -> Response {
     answered.unwrap_or_else(|failure| failure.answer(None))
 }
 
-async fn evaluate_all(answers: &Answers, request: Request) -> Result<Response, Failure> {
-    let admitted = answers.gate.admit(request.headers())?;
-    let known = request.headers().get_all(header::IF_NONE_MATCH).clone_all();
-    let asked = Asked::read(request).await?;
+async fn evaluate_all(answers: &Answers, mut request: Request) -> Result<Response, Failure> {
+    let headers = std::mem::take(request.headers_mut());
+    let admitted = answers.gate.admit(&headers)?;
+    let asked = Asked::read(request, &headers).await?;
     let context = asked.context(&answers.clock);
     let mut answer = with_room(|room| {
         answer::write_bulk(room, &admitted, &context);
-        conditional(room, &known)
+        conditional(room, &headers)
     });
     describe(answer.headers_mut(), &admitted);
     Ok(answer)
@@ -121,16 +127,30 @@ async fn evaluate_all(answers: &Answers, request: Request) -> Result<Response, F
 
 /// The whole answer, or 304 without it when the client has it. The tag is over every byte, so it covers
 /// the context as far as the context matters.
-fn conditional(body: &[u8], known: &[HeaderValue]) -> Response {
-    let etag = etag_of(body);
-    let is_known = |value: &HeaderValue| names(value.as_bytes(), &etag);
-    let mut answer = if known.iter().any(is_known) {
-        StatusCode::NOT_MODIFIED.into_response()
+fn conditional(body: &[u8], asked: &HeaderMap) -> Response {
+    let strong = etag_of(body);
+    let mut known = asked.get_all(header::IF_NONE_MATCH).iter();
+    let coding = encoding::choose(asked, body.len());
+    let (mut answer, etag) = if known.any(|value| names(value.as_bytes(), &strong)) {
+        (StatusCode::NOT_MODIFIED.into_response(), strong)
+    } else if let Some((coding, Ok(bytes))) = coding.map(|coding| (coding, coding.encode(body))) {
+        let headers = [
+            (header::CONTENT_TYPE, JSON),
+            (header::CONTENT_ENCODING, coding.header()),
+        ];
+        // Other bytes than those of the strong tag, with the same meaning.
+        ((headers, bytes).into_response(), format!("W/{strong}"))
     } else {
-        ([(header::CONTENT_TYPE, JSON)], Bytes::copy_from_slice(body)).into_response()
+        let bytes = Bytes::copy_from_slice(body);
+        (
+            ([(header::CONTENT_TYPE, JSON)], bytes).into_response(),
+            strong,
+        )
     };
+    let headers = answer.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     if let Ok(etag) = HeaderValue::from_str(&etag) {
-        answer.headers_mut().insert(header::ETAG, etag);
+        headers.insert(header::ETAG, etag);
     }
     answer
 }
@@ -162,14 +182,4 @@ fn with_room<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         }
         written
     })
-}
-
-trait CloneAll {
-    fn clone_all(&self) -> Vec<HeaderValue>;
-}
-
-impl CloneAll for axum::http::header::GetAll<'_, HeaderValue> {
-    fn clone_all(&self) -> Vec<HeaderValue> {
-        self.iter().cloned().collect()
-    }
 }

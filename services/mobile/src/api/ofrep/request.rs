@@ -24,9 +24,10 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Reads `{"context": {…}}`. A context may be missing, or have no `targetingKey`, as the SDKs send
-    /// it for somebody who is not known; what is there must be what it should be.
-    pub(super) async fn read(request: Request) -> Result<Self, Failure> {
-        check_kind(request.headers())?;
+    /// it for somebody who is not known; what is there must be what it should be. `headers` are those of
+    /// the request, which were taken out of it.
+    pub(super) async fn read(request: Request, headers: &HeaderMap) -> Result<Self, Failure> {
+        check_kind(headers)?;
         let body = tokio::time::timeout(PATIENCE, Bytes::from_request(request, &())).await;
         let body = body
             .map_err(|_| too_slow())?

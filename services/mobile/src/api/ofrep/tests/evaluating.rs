@@ -185,6 +185,31 @@ async fn all_flags_are_answered_once_and_then_with_304() {
 }
 
 #[tokio::test]
+async fn an_answer_comes_in_the_coding_that_its_client_takes() {
+    let api = Api::start().await;
+    let plain = api.ask(ALL, json!({}), &[]).await;
+    let strong = plain.headers()["etag"].to_str().unwrap().to_owned();
+    let plain = plain.bytes().await.unwrap();
+    for coding in ["zstd", "br", "gzip"] {
+        let answer = api
+            .ask(ALL, json!({}), &[("accept-encoding", coding)])
+            .await;
+        assert_eq!(answer.headers()["content-encoding"], coding);
+        assert_eq!(answer.headers()["vary"], "accept-encoding");
+        let etag = answer.headers()["etag"].to_str().unwrap().to_owned();
+        assert_eq!(etag, format!("W/{strong}"));
+        assert!(answer.bytes().await.unwrap().len() < plain.len());
+        let headers = [
+            ("accept-encoding", coding),
+            ("if-none-match", etag.as_str()),
+        ];
+        let again = api.ask(ALL, json!({}), &headers).await;
+        assert_eq!(again.status(), 304);
+        assert!(!again.headers().contains_key("content-encoding"));
+    }
+}
+
+#[tokio::test]
 async fn what_a_stream_told_never_makes_an_answer_304() {
     let api = Api::start().await;
     let first = api.ask(ALL, json!({}), &[]).await;
