@@ -81,6 +81,11 @@ fn experiments() {
 }
 
 #[test]
+fn keys() {
+    check("docs/guide/keys.md", &[]);
+}
+
+#[test]
 fn from_one_machine_to_many() {
     let zookeeper = ZooKeeper::start(hydrant_harness::zookeeper::Options::default());
     let redis = Redis::single(hydrant_harness::redis::Options::default());

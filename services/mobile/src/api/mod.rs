@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use axum::extract::FromRef;
 use axum::middleware::from_fn_with_state;
-use hydrant_runtime::Clock;
+use hydrant_runtime::{Clock, Shutdown};
 use hydrant_sdk::{Code, Error, Hydrant, Problem, Service, Tier};
 
 use crate::VERSION;
@@ -73,6 +73,10 @@ pub async fn run_api() -> Result<(), Error> {
         .http(admin.routes())
         .http(content::api::routes(answers.clone(), &hydrant)?)
         .alongside(answers.reports.clone().forward(hydrant.clone()))
+        .alongside(ofrep::leave_when_drained(
+            hydrant.clone(),
+            answers.leaving.clone(),
+        ))
         .alongside(follower.follow(answers.sight))
         .alongside(reporter.report_again_and_again())
         .alongside(courier.run_again_and_again())
@@ -94,6 +98,8 @@ pub(crate) struct Answers {
     pub(crate) heard: Heard,
     /// How many streams there are.
     pub(crate) seats: Seats,
+    /// Begins when this instance is drained: then streams end.
+    pub(crate) leaving: Shutdown,
     /// What apps report, on its way to the service.
     pub(crate) reports: Reports,
 }
@@ -105,6 +111,7 @@ impl Answers {
             gate: Gate::new(Arc::clone(&served)),
             sight: Sight::new(clock.clone()),
             seats: Seats::default(),
+            leaving: Shutdown::new(),
             reports: Reports::default(),
             served,
             clock,

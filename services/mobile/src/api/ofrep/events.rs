@@ -12,6 +12,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use hydrant_runtime::Shutdown;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
@@ -70,7 +71,8 @@ fn open(answers: &Answers, ticket: Option<&str>, headers: &HeaderMap) -> Result<
         .take(whose, &admitted.compiled.settings.streams);
     let seat = seat.map_err(no_seat)?;
     let last = headers.get("last-event-id");
-    let stream = Stream::open(answers.heard.clone(), admitted.caller.clone(), seat, last);
+    let mut stream = Stream::open(answers.heard.clone(), admitted.caller.clone(), seat, last);
+    stream.leaving = answers.leaving.clone();
     let body = futures::stream::unfold(stream, |mut stream| async move {
         let chunk = stream.next().await?;
         Some((Ok::<_, Infallible>(chunk), stream))
@@ -117,6 +119,8 @@ struct Stream {
     due: Option<Instant>,
     beat: Instant,
     end: Instant,
+    /// Begins when this instance is drained.
+    leaving: Shutdown,
 }
 
 impl Stream {
@@ -145,14 +149,15 @@ impl Stream {
             due: None,
             beat: now + BEAT,
             end: now + Duration::from_secs(fastrand::u64(LIFE.0..LIFE.1)),
+            leaving: Shutdown::new(),
             heard,
             caller,
             seat,
         }
     }
 
-    /// The next bytes; `None` when the stream ends: at its age, when its key is gone, and when the
-    /// service stops.
+    /// The next bytes; `None` when the stream ends: at its age, when its key is gone, when the instance is
+    /// drained, and when the service stops.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
             return Some(first);
@@ -160,6 +165,7 @@ impl Stream {
         loop {
             tokio::select! {
                 () = sleep_until(self.end) => return None,
+                () = self.leaving.begun() => return None,
                 heard = self.heard.changed() => {
                     heard.ok()?;
                     self.hear()?;

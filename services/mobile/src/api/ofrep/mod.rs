@@ -8,6 +8,7 @@ mod answer;
 mod changes;
 mod events;
 mod failure;
+mod leaving;
 mod request;
 mod seats;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use crate::api::gate::Admitted;
 pub(crate) use answer::{write_flag, write_flags};
 pub(crate) use changes::{Changes, Heard, changes};
 use failure::{Failure, code};
+pub(crate) use leaving::leave_when_drained;
 use request::Asked;
 pub(crate) use seats::Seats;
 

@@ -7,7 +7,7 @@ mod streams;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use hydrant_runtime::Clock;
+use hydrant_runtime::{Clock, Shutdown};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 
@@ -28,6 +28,7 @@ struct Api {
     base: String,
     served: Served,
     changes: Option<Changes>,
+    leaving: Shutdown,
     client: Client,
 }
 
@@ -38,6 +39,7 @@ impl Api {
         let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1000));
         let answers = Answers::new(clock, heard);
         let served = Arc::clone(&answers.served);
+        let leaving = answers.leaving.clone();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let routes = routes(answers);
@@ -46,6 +48,7 @@ impl Api {
             base,
             served,
             changes: Some(changes),
+            leaving,
             client: Client::new(),
         }
     }

@@ -254,6 +254,15 @@ async fn streams_end_when_the_service_stops_and_later_ones_at_once() {
 }
 
 #[tokio::test]
+async fn streams_end_when_their_instance_is_drained() {
+    let api = Api::start().await;
+    let mut events = Events::open(&api, EVENTS, &[]).await;
+    events.next().await.unwrap();
+    api.leaving.begin();
+    assert_eq!(events.next().await, None);
+}
+
+#[tokio::test]
 async fn streams_can_be_left_out() {
     let api = Api::start().await;
     let settings = json!({ "streams": { "offered": false } });
