@@ -16,7 +16,9 @@ fn the_provider_for_node_evaluates_each_type_and_takes_no_for_an_answer() {
     let stage = Stage::start();
     talk(&stage, &|key| {
         let mut command = Command::new("node");
-        command.arg(scripts.join("ofrep-node.mjs")).arg(stage.base());
+        command
+            .arg(scripts.join("ofrep-node.mjs"))
+            .arg(stage.base());
         command.args(key);
         Client::start(command)
     });
@@ -122,7 +124,10 @@ fn a_limit_is_kept(stage: &Stage, start: Start<'_>) {
         if slow.ask(&question)["value"] == true {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(40), "it never asks again");
+        assert!(
+            began.elapsed() < Duration::from_secs(40),
+            "it never asks again"
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -34,8 +34,14 @@ fn a_stream_goes_through_the_router_for_minutes_and_ends_when_its_instance_stops
     let scaled = stage.node.json(&["scale", "api/mobile", "0"]);
     println!("{scaled}");
     stream.end();
-    println!("the stream ended {:?} after its service was stopped", began.elapsed());
-    assert!(began.elapsed() < Duration::from_secs(8), "a stream does not hold a stop");
+    println!(
+        "the stream ended {:?} after its service was stopped",
+        began.elapsed()
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "a stream does not hold a stop: the node would wait for it for 30 s"
+    );
     stage.node.json(&["scale", "api/mobile", "2"]);
     stage.node.wait("it answers again", |_| {
         let answer = stage.post("/ofrep/v1/evaluate/flags", &[]);
@@ -43,7 +49,10 @@ fn a_stream_goes_through_the_router_for_minutes_and_ends_when_its_instance_stops
     });
     let mut again = Stream::open(&stage, Some(&id));
     let first = again.block();
-    assert!(first.contains("refetchEvaluation"), "what it missed: {first}");
+    assert!(
+        first.contains("refetchEvaluation"),
+        "what it missed: {first}"
+    );
 }
 
 #[test]
@@ -52,7 +61,11 @@ fn the_demo_answers_something_real_and_304_comes_from_any_instance() {
     let path = "/ofrep/v1/evaluate/flags";
     let first = stage.post(path, &[]);
     assert_eq!(first.status, 200);
-    assert!(first.body["flags"].as_array().is_some_and(|flags| !flags.is_empty()));
+    assert!(
+        first.body["flags"]
+            .as_array()
+            .is_some_and(|flags| !flags.is_empty())
+    );
     for _ in 0..10 {
         let again = stage.post(path, &[("if-none-match", &first.etag)]);
         assert_eq!(again.status, 304, "the same tag from every instance");
@@ -64,7 +77,10 @@ fn the_demo_answers_something_real_and_304_comes_from_any_instance() {
         .map(|_| stage.post(path, &slow))
         .find(|answer| answer.status == 429);
     let wait = refused.expect("a limit").retry_after.expect("a time");
-    assert!((1..=2).contains(&wait.parse::<u64>().expect("seconds")), "{wait}");
+    assert!(
+        (1..=2).contains(&wait.parse::<u64>().expect("seconds")),
+        "{wait}"
+    );
 }
 
 /// A stream over a socket of its own, read block by block.
