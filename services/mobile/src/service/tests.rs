@@ -134,6 +134,14 @@ async fn keeps_revisions(office: &Office) {
     assert_eq!(office.at(2).await.documents, office.documents().await);
     let current = office.desk.current().await.unwrap();
     assert_eq!(current.revision, 2);
+    office.revert(1, &[]).await.unwrap();
+    let records = office.desk.records().await.unwrap();
+    let history = read!(records, |tx| store::revisions(tx, None, None, 9).await).unwrap();
+    let told: Vec<_> = history
+        .iter()
+        .map(|one| (one.number, one.reverts_to))
+        .collect();
+    assert_eq!(told, [(3, Some(1)), (2, None), (1, None)]);
 }
 
 #[tokio::test]
