@@ -86,6 +86,11 @@ fn keys() {
 }
 
 #[test]
+fn content() {
+    check("docs/guide/content.md", &[]);
+}
+
+#[test]
 fn from_one_machine_to_many() {
     let zookeeper = ZooKeeper::start(hydrant_harness::zookeeper::Options::default());
     let redis = Redis::single(hydrant_harness::redis::Options::default());
