@@ -42,7 +42,7 @@ impl Alarm {
 /// The alarms that one process has raised. Cheap to clone: all clones are one board.
 ///
 /// Each is logged once when it rises and once when it falls. To say "this is how it is now", again
-/// and again, is what it is made for: [`Alarms::set`].
+/// and again, is what it is made for: [`Alarms::raise`] and [`Alarms::clear`].
 #[derive(Clone)]
 pub(crate) struct Alarms(Arc<Board>);
 
@@ -150,11 +150,11 @@ mod tests {
         let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1));
         let alarms = Alarms::new(clock.clone());
         let changes = alarms.changes();
-        alarms.set("source/a", Some(("gone", "start it")));
+        alarms.raise("source/a", "gone", "start it");
         clock.advance(Duration::from_secs(5));
-        alarms.set("source/a", Some(("gone", "start it")));
+        alarms.raise("source/a", "gone", "start it");
         assert_eq!(*changes.borrow(), 1, "the same is told once");
-        alarms.set("source/a", Some(("garbage", "mend it")));
+        alarms.raise("source/a", "garbage", "mend it");
         let [alarm] = &alarms.list()[..] else {
             panic!("one alarm")
         };
@@ -162,8 +162,8 @@ mod tests {
             (alarm.since_unix_ms, alarm.message.as_str()),
             (1000, "garbage")
         );
-        alarms.set("source/a", None);
-        alarms.set("source/a", None);
+        alarms.clear("source/a");
+        alarms.clear("source/a");
         assert_eq!((alarms.list().len(), *changes.borrow()), (0, 3));
     }
 

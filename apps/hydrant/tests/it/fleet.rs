@@ -4,5 +4,5 @@ pub mod echo;
 pub mod engines;
 mod lost_server;
 mod many;
-mod outage;
+pub mod outage;
 mod smoke;

@@ -13,6 +13,8 @@ mod golden;
 mod harness;
 mod load;
 mod mobile;
+mod mobile_chaos;
+mod mobile_sources;
 mod ofrep;
 mod output;
 mod run;

@@ -1,16 +1,15 @@
+use std::sync::Arc;
 use std::time::Duration;
 
-use connectrpc::{RequestContext, Response, ServiceRequest, ServiceResult};
-use futures::future::BoxFuture;
 use hydrant_runtime::Clock;
-use hydrant_sdk::{Error, Hydrant, Instance, Leader};
+use hydrant_sdk::{Error, Hydrant, Instance, Leader, Service};
 use serde::de::DeserializeOwned;
 
 use crate::operations::report::{REPORTS, Report};
-use crate::operations::status::{Revisions, Seen};
+use crate::operations::status::Seen;
 use crate::proto::{
-    BringRequest, BringResponse, InstanceReport, InstanceReported, Operations, StatusRequest,
-    StatusResponse,
+    BringRequest, BringResponse, InstanceReport, InstanceReported, OPERATIONS_BRING_SPEC,
+    OPERATIONS_REPORT_SPEC, OPERATIONS_STATUS_SPEC, StatusRequest,
 };
 use crate::service::Desk;
 use crate::service::lead::ELECTION;
@@ -24,40 +23,40 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) struct OperationsDesk {
     pub(crate) hydrant: Hydrant,
     pub(crate) clock: Clock,
-    pub(crate) revisions: Box<dyn Revisions>,
+    pub(crate) documents: Desk,
 }
 
-impl Operations for OperationsDesk {
-    async fn status(
-        &self,
-        _context: RequestContext,
-        _request: ServiceRequest<'_, StatusRequest>,
-    ) -> ServiceResult<StatusResponse> {
-        Response::ok(self.see().await.status(self.clock.unix_ms()))
-    }
-
-    async fn report(
-        &self,
-        _context: RequestContext,
-        request: ServiceRequest<'_, InstanceReport>,
-    ) -> ServiceResult<InstanceReported> {
-        let report = Report::received(request.to_owned_message(), self.clock.unix_ms())?;
-        report.keep(&self.hydrant.state()).await?;
-        Response::ok(InstanceReported::default())
-    }
-
-    async fn bring(
-        &self,
-        _context: RequestContext,
-        request: ServiceRequest<'_, BringRequest>,
-    ) -> ServiceResult<BringResponse> {
-        let brought = Brought::received(request.to_owned_message(), self.clock.unix_ms())?;
-        brought.keep(&self.hydrant.state()).await?;
-        Response::ok(BringResponse::default())
-    }
+/// Lets a service answer operators.
+pub(crate) fn serve(service: Service, desk: &Arc<OperationsDesk>) -> Service {
+    let (status, report, bring) = (Arc::clone(desk), Arc::clone(desk), Arc::clone(desk));
+    service
+        .endpoint(OPERATIONS_STATUS_SPEC, move |_: StatusRequest| {
+            let desk = Arc::clone(&status);
+            async move { Ok::<_, Error>(desk.see().await.status(desk.clock.unix_ms())) }
+        })
+        .endpoint(OPERATIONS_REPORT_SPEC, move |request: InstanceReport| {
+            let desk = Arc::clone(&report);
+            async move { desk.report(request).await }
+        })
+        .endpoint(OPERATIONS_BRING_SPEC, move |request: BringRequest| {
+            let desk = Arc::clone(&bring);
+            async move { desk.bring(request).await }
+        })
 }
 
 impl OperationsDesk {
+    async fn report(&self, request: InstanceReport) -> Result<InstanceReported, Error> {
+        let report = Report::received(request, self.clock.unix_ms())?;
+        report.keep(&self.hydrant.state()).await?;
+        Ok(InstanceReported::default())
+    }
+
+    async fn bring(&self, request: BringRequest) -> Result<BringResponse, Error> {
+        let brought = Brought::received(request, self.clock.unix_ms())?;
+        brought.keep(&self.hydrant.state()).await?;
+        Ok(BringResponse::default())
+    }
+
     /// All at once; what does not answer in time is missing, and said to be.
     pub(crate) async fn see(&self) -> Seen {
         let (leader, instances, reports, polls, newest) = tokio::join!(
@@ -65,10 +64,10 @@ impl OperationsDesk {
             within(self.instances()),
             within(self.reports()),
             within(self.polls()),
-            within(self.revisions.newest()),
+            within(self.newest()),
         );
         let mut seen = Seen {
-            published: self.revisions.published(),
+            published: self.documents.published().revision(),
             ..Seen::default()
         };
         seen.leader = seen.part("leader", leader).flatten();
@@ -95,6 +94,14 @@ impl OperationsDesk {
             .collect())
     }
 
+    /// The newest revision of the tables; `None` without tables.
+    async fn newest(&self) -> Result<Option<u64>, Error> {
+        match self.documents.has_tables() {
+            true => self.documents.head().await.map(Some),
+            false => Ok(None),
+        }
+    }
+
     async fn polls(&self) -> Result<Option<Polls>, Error> {
         let entry = self.hydrant.state().get(POLLS).await?;
         Ok(entry.and_then(|entry| read(&entry.value)))
@@ -110,20 +117,5 @@ async fn within<T>(part: impl Future<Output = Result<T, Error>>) -> Result<T, St
     match tokio::time::timeout(PATIENCE, part).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer in {} s", PATIENCE.as_secs())),
-    }
-}
-
-impl Revisions for Desk {
-    fn newest(&self) -> BoxFuture<'_, Result<Option<u64>, Error>> {
-        Box::pin(async {
-            match self.has_tables() {
-                true => self.head().await.map(Some),
-                false => Ok(None),
-            }
-        })
-    }
-
-    fn published(&self) -> u64 {
-        Desk::published(self).revision()
     }
 }

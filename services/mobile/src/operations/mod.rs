@@ -6,7 +6,6 @@ mod report;
 mod status;
 mod watch;
 
-pub(crate) use desk::OperationsDesk;
+pub(crate) use desk::{OperationsDesk, serve};
 pub(crate) use report::{OwnReports, Reception, Reporter};
-pub(crate) use status::Revisions;
 pub(crate) use watch::Watch;

@@ -1,20 +1,11 @@
 use std::collections::BTreeMap;
 
-use futures::future::BoxFuture;
-use hydrant_sdk::{Error, Instance, Leader};
+use hydrant_sdk::{Instance, Leader};
 
 use crate::alarms::Alarm;
 use crate::operations::report::Report;
 use crate::proto::{AlarmStatus, InstanceStatus, SourceStatus, StatusResponse};
 use crate::sources::board::{Poll, Polls};
-
-/// Which revisions there are.
-pub(crate) trait Revisions: Send + Sync {
-    /// The newest one of the tables; `None` without tables.
-    fn newest(&self) -> BoxFuture<'_, Result<Option<u64>, Error>>;
-    /// The one that is published; 0 before the first.
-    fn published(&self) -> u64;
-}
 
 /// What was seen of everything at one moment.
 #[derive(Default)]

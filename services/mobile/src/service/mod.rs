@@ -23,7 +23,7 @@ use crate::configuration;
 use crate::content::service::ContentDesk;
 use crate::demo;
 use crate::experiments;
-use crate::operations::{OperationsDesk, OwnReports, Watch};
+use crate::operations::{self, OperationsDesk, OwnReports, Watch};
 use crate::sources::{Fetcher, Poller, SOURCES, Sources};
 pub(crate) use desk::{Desk, Edit};
 use lead::Duty;
@@ -44,27 +44,28 @@ pub async fn run_service() -> Result<(), Error> {
     let hydrant = Hydrant::from_env()?;
     let alarms = Alarms::new(Clock::system());
     let sources = load_sources(&hydrant)?;
+    let published = Published::new(Some(hydrant.state()));
+    let following = published.follow(&hydrant);
+    let desk = Desk::new(Tables::from_env()?, published, Clock::system());
     let poller = Poller {
         fetcher: Fetcher::new(&hydrant, &sources)?,
         sources,
         clock: Clock::system(),
         alarms: alarms.clone(),
+        desk: desk.clone(),
         instance: hydrant.own_name(),
     };
-    let published = Published::new(Some(hydrant.state()));
-    let following = published.follow(&hydrant);
-    let desk = Desk::new(Tables::from_env()?, published, Clock::system());
     let publisher = Publisher {
         demo: demo::is_wanted(),
         desk: desk.clone(),
     };
-    let operations = Arc::new(OperationsDesk {
+    let operations_desk = Arc::new(OperationsDesk {
         hydrant: hydrant.clone(),
         clock: Clock::system(),
-        revisions: Box::new(desk.clone()),
+        documents: desk.clone(),
     });
     let watch = Watch {
-        desk: Arc::clone(&operations),
+        desk: Arc::clone(&operations_desk),
         alarms: alarms.clone(),
     };
     let own_reports = OwnReports {
@@ -88,8 +89,7 @@ pub async fn run_service() -> Result<(), Error> {
     let service = answers::serve(Service::new(Tier::Service, "mobile", VERSION)?, &desk);
     let service = configuration::serve(service, &desk);
     let service = content.join(experiments::serve(service, &observations));
-    service
-        .service(operations)
+    operations::serve(service, &operations_desk)
         .alongside(own_reports.keep_again_and_again())
         .alongside(following)
         .alongside(leading)

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::sources::definition::{Location, Source};
+use crate::sources::keep::Goods;
 use crate::sources::snapshot::{DECLARED, Declared, Found, Outcome, SOURCE, Validator};
 
 /// How long the first list waits for slow sources.
@@ -59,6 +60,8 @@ pub(crate) struct Board {
     found: BTreeMap<String, Found>,
     began: Instant,
     began_unix_ms: i64,
+    /// Whether the tables have told what they have.
+    is_kept_known: bool,
     last_good: HashMap<String, i64>,
     backoffs: HashMap<String, Backoff>,
     next_tries: HashMap<String, i64>,
@@ -80,6 +83,7 @@ impl Board {
             found: BTreeMap::new(),
             began: Instant::now(),
             began_unix_ms: now,
+            is_kept_known: false,
             last_good: HashMap::new(),
             backoffs: HashMap::new(),
             next_tries: HashMap::new(),
@@ -105,6 +109,35 @@ impl Board {
         if let Ok(found) = serde_json::from_slice(&entry.value) {
             self.found.insert(name.to_owned(), found);
             self.written.insert(entry.key.clone(), hash(&entry.value));
+        }
+    }
+
+    /// Whether the first list has to wait: somebody who begins with it would see less than there is.
+    fn is_beginning(&self) -> bool {
+        let is_unknown = |name: &String| {
+            let found = self.found.get(name);
+            found.is_none_or(|found| found.good.is_none() && !self.is_kept_known)
+        };
+        self.declared.names.iter().any(is_unknown) && self.began.elapsed() < PATIENCE
+    }
+
+    /// Takes what the tables have kept, where it is newer: the state was lost, or begun anew.
+    pub(crate) fn take_kept(&mut self, goods: Goods) {
+        self.is_kept_known = true;
+        for (name, good) in goods {
+            if !self.declared.names.contains(&name) {
+                continue;
+            }
+            let found = self.found.entry(name.clone()).or_default();
+            if found
+                .good
+                .as_ref()
+                .is_none_or(|known| known.as_of < good.as_of)
+            {
+                tracing::info!(source = name, "its last good value comes from the tables");
+                found.good = Some(good);
+                self.dirty.insert(key_of(&name));
+            }
         }
     }
 
@@ -208,8 +241,7 @@ impl Board {
         for key in sources {
             self.write_one(state, &key).await?;
         }
-        let is_first_round = self.found.len() < self.declared.names.len();
-        if is_first_round && self.began.elapsed() < PATIENCE {
+        if self.is_beginning() {
             return Ok(());
         }
         if self.dirty.contains(DECLARED) {

@@ -8,6 +8,7 @@ mod courier;
 mod definition;
 mod fetch;
 mod http;
+mod keep;
 mod poll;
 mod schema;
 mod secret;

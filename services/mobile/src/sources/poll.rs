@@ -4,11 +4,14 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use hydrant_runtime::Clock;
 use hydrant_sdk::{Error, Leadership, State};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::alarms::Alarms;
+use crate::service::Desk;
 use crate::service::lead::{Duty, Term, is_lost};
 use crate::sources::board::{Board, POLLS, Polls};
+use crate::sources::keep::{self, Goods};
 use crate::sources::snapshot::{Declared, Outcome, SOURCE, Validator};
 use crate::sources::{Fetcher, Order, Source, Sources};
 
@@ -25,6 +28,8 @@ pub(crate) struct Poller {
     pub(crate) sources: Sources,
     pub(crate) clock: Clock,
     pub(crate) alarms: Alarms,
+    /// The way to the tables, where the last good values are kept.
+    pub(crate) desk: Desk,
     /// How this process names itself.
     pub(crate) instance: String,
 }
@@ -41,7 +46,11 @@ impl Duty for Poller {
         let handing_over = HandingOver(&self.alarms);
         Box::pin(async move {
             let _handing_over = handing_over;
-            self.lead(&term.leadership, &term.state).await
+            let (newest, goods) = watch::channel(Goods::new());
+            tokio::select! {
+                error = self.lead(&term.leadership, &term.state, newest) => error,
+                () = keep::keep(&self.desk, goods) => std::future::pending().await,
+            }
         })
     }
 }
@@ -57,7 +66,12 @@ impl Drop for HandingOver<'_> {
 
 impl Poller {
     /// Polls and writes until that can't go on.
-    async fn lead(&self, leadership: &Leadership, state: &State) -> Error {
+    async fn lead(
+        &self,
+        leadership: &Leadership,
+        state: &State,
+        newest: watch::Sender<Goods>,
+    ) -> Error {
         let mut board = match self.carry_over(leadership, state).await {
             Ok(board) => board,
             Err(error) => return error,
@@ -70,6 +84,8 @@ impl Poller {
             .collect();
         let mut watch = state.watch(SOURCE.trim_end_matches('/'));
         let mut told = Polls::default();
+        let mut kept = Box::pin(self.kept());
+        let mut is_kept_taken = false;
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -77,6 +93,7 @@ impl Poller {
                 Some(polled) = polls.next() => {
                     let (source, started) = (polled.source, polled.started);
                     let wait = self.count(&mut board, polled);
+                    tell_keeper(&newest, source, &board);
                     let validator = board.validator(source);
                     polls.push(self.poll(leadership, source, started + wait, validator));
                 }
@@ -84,6 +101,10 @@ impl Poller {
                     Ok(change) => board.heard(&change),
                     Err(error) => return error,
                 },
+                goods = &mut kept, if !is_kept_taken => {
+                    is_kept_taken = true;
+                    board.take_kept(goods);
+                }
                 () = tokio::time::sleep(REWRITE), if !board.is_written() => {}
                 _ = look.tick(), if board.is_written() => {
                     board.suspect_the_list();
@@ -112,6 +133,19 @@ impl Poller {
             orders: sources.iter().filter_map(Order::of).collect(),
         };
         Ok(Board::carry_over(declared, &left, self.clock.unix_ms()))
+    }
+
+    /// What the tables have, as soon as they answer.
+    async fn kept(&self) -> Goods {
+        loop {
+            match keep::load(&self.desk).await {
+                Ok(goods) => return goods,
+                Err(error) => {
+                    tracing::debug!(%error, "what is kept of the sources can't be read yet");
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+        }
     }
 
     /// Asks a source when it is due; never again when that is so only because this process was
@@ -177,5 +211,22 @@ impl Poller {
         if state.put(POLLS, text).await.is_ok() {
             *told = polls;
         }
+    }
+}
+
+fn tell_keeper(newest: &watch::Sender<Goods>, source: &Source, board: &Board) {
+    let good = board
+        .found(&source.name)
+        .and_then(|found| found.good.as_ref());
+    if let Some(good) = good {
+        newest.send_if_modified(|goods| {
+            let is_new = goods
+                .get(&source.name)
+                .is_none_or(|known| known.as_of != good.as_of);
+            if is_new {
+                goods.insert(source.name.clone(), good.clone());
+            }
+            is_new
+        });
     }
 }

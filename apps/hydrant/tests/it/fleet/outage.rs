@@ -176,7 +176,7 @@ impl Apps {
 }
 
 /// The mobile service as tables of a configuration file.
-fn services(sources: &std::path::Path) -> String {
+pub fn services(sources: &std::path::Path) -> String {
     let table = |tier: &str, command: &str| {
         format!(
             "[[service]]\nname = \"mobile\"\ntier = \"{tier}\"\nversion = \"1.0.0\"\nsdk = true\n\
