@@ -43,7 +43,7 @@ impl<'a> Run<'a> {
             Node::Timestamp => {
                 Ok(self.only_at_top(data, Val::Number(self.context.now_unix as f64)))
             }
-            Node::Variable { path, default } => match (self.find(path, data), default) {
+            Node::Variable { path, default } => match (self.find(path, data)?, default) {
                 (Val::Null, Some(default)) => self.evaluate(default, data),
                 (found, _) => Ok(found),
             },
@@ -80,16 +80,20 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn find(&self, path: &'a Path, data: &Val<'a>) -> Val<'a> {
-        path.0
-            .iter()
-            .try_fold(data.clone(), |value, step| self.member(&value, step))
-            .unwrap_or(Val::Null)
+    fn find(&self, path: &Path, data: &Val<'a>) -> Result<Val<'a>> {
+        let mut value = data.clone();
+        for step in &path.0 {
+            match self.member(&value, step)? {
+                Some(member) => value = member,
+                None => return Ok(Val::Null),
+            }
+        }
+        Ok(value)
     }
 
     /// A member of an object, an item of a list or a character of a text, and the length of both.
-    fn member(&self, value: &Val<'a>, step: &PathStep) -> Option<Val<'a>> {
-        match value {
+    fn member(&self, value: &Val<'a>, step: &PathStep) -> Result<Option<Val<'a>>> {
+        Ok(match value {
             Val::Context => self.attribute(&step.name),
             Val::Step(pair) => match &*step.name {
                 "current" => Some(pair.0.clone()),
@@ -97,28 +101,30 @@ impl<'a> Run<'a> {
                 _ => None,
             },
             Val::Json(Value::Object(members)) => members.get(&*step.name).map(Val::from),
-            _ => self.part(value, step),
-        }
+            _ => return self.part(value, step),
+        })
     }
 
-    fn part(&self, value: &Val<'a>, step: &PathStep) -> Option<Val<'a>> {
+    fn part(&self, value: &Val<'a>, step: &PathStep) -> Result<Option<Val<'a>>> {
+        let is_length = &*step.name == "length";
         if let Some(items) = value.items() {
-            return match step.index {
+            return Ok(match step.index {
                 Some(index) => items.get(index),
-                None => (&*step.name == "length").then_some(Val::Number(items.len() as f64)),
-            };
+                None => is_length.then_some(Val::Number(items.len() as f64)),
+            });
         }
-        let text = value.as_str()?;
-        match step.index {
+        let Some(text) = value.as_str() else {
+            return Ok(None);
+        };
+        // Characters are counted anew each time.
+        self.budget.take_bytes(text.len())?;
+        Ok(match step.index {
             Some(index) => {
-                let unit = text.encode_utf16().nth(index)?;
-                Some(Val::text(String::from_utf16_lossy(&[unit])))
+                let unit = text.encode_utf16().nth(index);
+                unit.map(|unit| Val::text(String::from_utf16_lossy(&[unit])))
             }
-            None if &*step.name == "length" => {
-                Some(Val::Number(text.encode_utf16().count() as f64))
-            }
-            None => None,
-        }
+            None => is_length.then(|| Val::Number(text.encode_utf16().count() as f64)),
+        })
     }
 
     fn attribute(&self, name: &str) -> Option<Val<'a>> {
@@ -143,12 +149,7 @@ impl<'a> Run<'a> {
             _ => {}
         }
         self.budget.take_bytes(text.len())?;
-        let path = Path::new(&text);
-        let found = path
-            .0
-            .iter()
-            .try_fold(data.clone(), |value, step| self.member(&value, step));
-        Ok(found.unwrap_or(Val::Null))
+        self.find(&Path::new(&text), data)
     }
 
     fn computed(&self, arguments: &'a [Node], data: &Val<'a>) -> Result<Val<'a>> {

@@ -80,7 +80,11 @@ impl Fractional {
         run: &Run<'_>,
     ) -> Result<Option<u32>, Stop> {
         match (self.form, key) {
-            (Form::V2, Some(key)) => Ok(key.as_str().map(|key| murmur3(key.as_bytes()))),
+            (Form::V2, Some(key)) => {
+                let key = key.as_str().map(str::as_bytes);
+                run.budget.take_bytes(key.map_or(0, <[u8]>::len))?;
+                Ok(key.map(murmur3))
+            }
             (Form::V3, Some(Val::Null)) => Ok(None),
             (Form::V3, Some(key)) => {
                 let mut bytes = Vec::new();
@@ -173,6 +177,7 @@ fn default_hash(form: Form, data: &Val<'_>, run: &Run<'_>) -> Result<Option<u32>
     let (Val::Context, Some(who)) = (data, run.targeting_key()) else {
         return Ok(None);
     };
+    run.budget.take_bytes(who.len())?;
     if form == Form::V3 {
         let mut bytes = Vec::with_capacity(run.flag_key.len() + who.len() + 16);
         cbor::write_pair(run.flag_key, who, &mut bytes, &run.budget)?;

@@ -156,7 +156,10 @@ impl<'a> Val<'a> {
             Shape::Null => 0.0,
             Shape::Bool(bool) => f64::from(u8::from(bool)),
             Shape::Number(number) => number,
-            Shape::Text(text) => number::parse(text),
+            Shape::Text(text) => {
+                budget.take_bytes(text.len())?;
+                number::parse(text)
+            }
             Shape::List => number::parse(&self.to_text(budget)?),
             Shape::Object => f64::NAN,
         })
@@ -236,12 +239,8 @@ impl<'a> Val<'a> {
             (List | Object, List | Object) => self.is_same(other),
             (List | Object, Text(text)) => self.to_text(budget)? == text,
             (Text(text), List | Object) => other.to_text(budget)? == text,
-            _ => self.primitive_number(budget)? == other.primitive_number(budget)?,
+            _ => self.number(budget)? == other.number(budget)?,
         })
-    }
-
-    fn primitive_number(&self, budget: &Budget) -> Result<f64, Stop> {
-        self.number(budget)
     }
 
     /// Which one is smaller, as JavaScript's `<` does it; `None` when a number is none.

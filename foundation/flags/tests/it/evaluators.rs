@@ -56,10 +56,10 @@ impl Evaluators {
         })
     }
 
-    /// Whether the evaluators of flagd differ about a part of a rule with the third form of `fractional`,
-    /// which only one of them has: about a condition that leads to it, or stands in it.
+    /// Whether the evaluators of flagd differ about a part of a rule with `fractional`, each form of which
+    /// only one of them has: about a condition that leads to it, or stands in it.
     fn dispute_parts(&self, case: &Case) -> bool {
-        if !has_shares(case) || case.set["metadata"]["fractional"] != "v3" {
+        if !has_shares(case) {
             return false;
         }
         let mut found = Vec::new();
@@ -330,7 +330,7 @@ fn told(evaluators: &Evaluators, case: &Case) -> String {
 /// Makes a case smaller as long as it is wrong.
 fn smallest(evaluators: &Evaluators, case: &Case) -> Case {
     let mut case = case.clone();
-    for _ in 0..40 {
+    for _ in 0..20 {
         let candidates = smaller(&case);
         let answers = evaluators.answers(&candidates);
         let found = candidates.iter().zip(&answers).find(|(case, answers)| {

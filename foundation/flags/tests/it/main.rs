@@ -3,6 +3,7 @@
 mod allocations;
 mod evaluators;
 mod generate;
+mod page;
 mod schema;
 mod test_bed;
 mod vectors;
