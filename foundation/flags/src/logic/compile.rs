@@ -502,7 +502,7 @@ impl<'s> Compiler<'s> {
             return Node::Constant(Value::Null);
         };
         let test = known(test, |value| value.as_str().and_then(Test::parse));
-        if let Operand::Known(None) = test {
+        if !matches!(test, Operand::Known(Some(_))) {
             let mend = "There are `=`, `!=`, `>`, `<`, `>=`, `<=`, `~` (same minor version) and `^` (same major version).";
             self.below("1", |it| {
                 it.found(Gravity::Shape, "`sem_ver` has no such comparison", mend)
