@@ -122,6 +122,11 @@ fn from_one_machine_to_many() {
     );
 }
 
+#[test]
+fn flags() {
+    check("docs/guide/flags.md", &[]);
+}
+
 /// A guide that is not tested here, or that nobody finds, is as good as none.
 #[test]
 fn every_guide_is_tested_and_found() {

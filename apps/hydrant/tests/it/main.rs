@@ -17,6 +17,7 @@ mod mobile_chaos;
 mod mobile_sources;
 mod ofrep;
 mod output;
+mod revisions;
 mod run;
 mod size;
 mod survival;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
+use hydrant_harness::mariadb::{DATABASE, MariaDb, Options};
 use hydrant_records::{Config, Records, read};
 use hydrant_runtime::Clock;
 use hydrant_sdk::Code;
@@ -97,7 +98,11 @@ impl Office {
 }
 
 fn desk(url: &str) -> Desk {
-    let records = Records::open(Config::new(url).unwrap());
+    desk_on(Config::new(url).unwrap())
+}
+
+fn desk_on(config: Config) -> Desk {
+    let records = Records::open(config);
     let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1000));
     Desk::new(Tables::of(Some(records)), Published::new(None), clock)
 }
@@ -231,12 +236,36 @@ async fn who_has_seen_an_older_revision_does_not_overwrite_what_came_since() {
 async fn two_who_change_at_once_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}/mobile.db", folder.path().display());
-    lose_nothing(&url, 10).await;
+    lose_nothing(|| desk(&url), 10).await;
+}
+
+#[tokio::test]
+async fn mariadb_keeps_documents_as_well() {
+    let server = match MariaDb::start(Options::default()) {
+        Ok(server) => server,
+        Err(missing) => return hydrant_harness::skipped(&missing),
+    };
+    let office = |database: &str| {
+        server.create_database(database);
+        let mut config = Config::new(&server.url(database)).unwrap();
+        config.password_file = Some(server.password_file());
+        Office {
+            desk: desk_on(config),
+            _folder: None,
+        }
+    };
+    keeps_revisions(&office("one")).await;
+    refuses(&office("two")).await;
+    reverts(&office("three")).await;
+    knows_every_revision(&office("four"), 40).await;
+    let mut config = Config::new(&server.url(DATABASE)).unwrap();
+    config.password_file = Some(server.password_file());
+    lose_nothing(|| desk_on(config.clone()), 10).await;
 }
 
 /// Two processes, as they have nothing in common but the database: each revision is made from the
 /// one before it, and none is lost.
-async fn lose_nothing(url: &str, rounds: usize) {
+async fn lose_nothing(desk: impl Fn() -> Desk, rounds: usize) {
     let change = async |desk: Desk, mine: &'static str| {
         for round in 0..rounds {
             // The shared document grows by one flag with each change: what was read late is lost.
@@ -245,8 +274,8 @@ async fn lose_nothing(url: &str, rounds: usize) {
             desk.fulfil(wish(What::Edits(edits))).await.unwrap();
         }
     };
-    tokio::join!(change(desk(url), "x"), change(desk(url), "y"));
-    let newest = desk(url).newest().await.unwrap();
+    tokio::join!(change(desk(), "x"), change(desk(), "y"));
+    let newest = desk().newest().await.unwrap();
     assert_eq!(newest.revision, 2 * rounds as u64);
     assert_eq!(newest.ids().count(), 2 * rounds + 2);
 }

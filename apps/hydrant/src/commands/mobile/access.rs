@@ -4,14 +4,40 @@
 use std::path::Path;
 use std::time::Duration;
 
-use connectrpc::client::{ClientConfig, HttpClient};
+use connectrpc::client::{BoxFuture, ClientBody, ClientConfig, ClientTransport};
+use http::{Request, Response};
 
 use crate::api::Api;
 use crate::cli::Global;
 use crate::failure::{Result, system, wrong};
 
-/// What carries the calls.
-pub(crate) type Way = HttpClient;
+/// What carries the calls, over HTTP or HTTPS.
+#[derive(Clone)]
+pub(crate) struct Way(reqwest::Client);
+
+impl Way {
+    fn new() -> Self {
+        // A provider that is installed already is the same one.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Self(reqwest::Client::new())
+    }
+}
+
+impl ClientTransport for Way {
+    type ResponseBody = reqwest::Body;
+    type Error = reqwest::Error;
+
+    fn send(
+        &self,
+        request: Request<ClientBody>,
+    ) -> BoxFuture<'static, std::result::Result<Response<reqwest::Body>, reqwest::Error>> {
+        let client = self.0.clone();
+        Box::pin(async move {
+            let request = reqwest::Request::try_from(request.map(reqwest::Body::wrap))?;
+            client.execute(request).await.map(Response::from)
+        })
+    }
+}
 
 /// How long a call may take: a change compiles everything, and waits until it is published.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,6 +48,7 @@ const MAX_KEY: usize = 1024;
 
 /// Where the calls go, and what proves who asks.
 pub(crate) struct Access {
+    way: Way,
     config: ClientConfig,
     /// The same for calls that are no messages: where, and the header that proves who asks.
     base: String,
@@ -40,6 +67,7 @@ impl Access {
         let config = configured(api.url(), "service").expect("the node was reached by it");
         let token = api.token().map(str::to_owned);
         Self {
+            way: Way::new(),
             base: base(api.url(), "service"),
             proof: token.map(|token| (hydrant_contracts::header::TOKEN, token)),
             config: match api.token() {
@@ -65,6 +93,7 @@ impl Access {
             )
         })?;
         Ok(Self {
+            way: Way::new(),
             base: base(url, "api"),
             proof: Some(("authorization", format!("Bearer {key}"))),
             config: config.with_default_header("authorization", format!("Bearer {key}")),
@@ -72,7 +101,7 @@ impl Access {
     }
 
     pub(crate) fn way(&self) -> Way {
-        HttpClient::plaintext()
+        self.way.clone()
     }
 
     /// A request that is no message, as that which sends an image.
