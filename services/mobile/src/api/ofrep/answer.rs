@@ -22,12 +22,7 @@ pub(super) fn write_bulk(out: &mut Vec<u8>, admitted: &Admitted, context: &Conte
 
 /// All flags that somebody may see, as a list, sorted by key. One whose targeting fails says so in its
 /// place.
-pub(crate) fn write_flags(
-    out: &mut Vec<u8>,
-    compiled: &Compiled,
-    caller: &Caller,
-    context: &Context<'_>,
-) {
+fn write_flags(out: &mut Vec<u8>, compiled: &Compiled, caller: &Caller, context: &Context<'_>) {
     out.push(b'[');
     let start = out.len();
     for flag in compiled.flags.iter().filter(|flag| caller.may_see(flag)) {

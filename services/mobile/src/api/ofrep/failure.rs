@@ -22,7 +22,7 @@ pub(super) struct Failure {
     status: StatusCode,
     code: &'static str,
     details: String,
-    headers: HeaderMap,
+    headers: Box<HeaderMap>,
 }
 
 impl Failure {
@@ -32,7 +32,7 @@ impl Failure {
             status,
             code,
             details: details.into(),
-            headers: [(header::CACHE_CONTROL, no_store)].into_iter().collect(),
+            headers: Box::new([(header::CACHE_CONTROL, no_store)].into_iter().collect()),
         }
     }
 
@@ -66,7 +66,7 @@ impl Failure {
             }
         }
         let mut answer = (self.status, body.to_string()).into_response();
-        answer.headers_mut().extend(self.headers);
+        answer.headers_mut().extend(*self.headers);
         answer.headers_mut().insert(header::CONTENT_TYPE, JSON);
         answer
     }

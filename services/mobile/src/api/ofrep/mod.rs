@@ -28,7 +28,7 @@ use crate::api::Answers;
 use crate::api::conditional::{etag_of, is_named};
 use crate::api::encoding;
 use crate::api::gate::Admitted;
-pub(crate) use answer::{write_flag, write_flags};
+pub(crate) use answer::write_flag;
 pub(crate) use changes::{Changes, Heard, changes};
 use failure::{Failure, code};
 pub(crate) use leaving::leave_when_drained;
