@@ -29,6 +29,9 @@ pub(crate) async fn make_tables(records: &Records) -> Result<(), RecordsError> {
     records.migrate("mobile-experiments", MIGRATIONS).await
 }
 
+/// Something with its place in the request.
+type Placed<T> = (usize, T);
+
 /// Why an item is not kept: for programs, and for people.
 type Reason = (&'static str, String);
 
@@ -83,7 +86,7 @@ impl Observations {
 fn sort_out<T, K>(
     items: Vec<T>,
     check: impl Fn(T) -> Result<K, Reason>,
-) -> (Vec<(usize, K)>, Vec<(usize, Reason)>) {
+) -> (Vec<Placed<K>>, Vec<Placed<Reason>>) {
     let (mut kept, mut refused) = (Vec::new(), Vec::new());
     for (place, item) in items.into_iter().enumerate() {
         match check(item) {

@@ -316,10 +316,15 @@ fn a_revert_gives_everybody_exactly_what_they_had() {
         })
     };
     let mut world = World::with(&[experiment("banner", three(5.0, 20.0))]);
+    let first = world.everybody("banner");
     // The order of the changes matters: the same weights are reached on another way.
     world
         .change(&[experiment("banner", three(30.0, 10.0))])
         .unwrap();
+    for (was, is) in first.iter().zip(&world.everybody("banner")) {
+        let moved = (was.as_str(), is.as_str());
+        assert!(was == is || [("blue*", "none*"), ("none*", "red*")].contains(&moved));
+    }
     world
         .change(&[experiment("banner", three(0.0, 40.0))])
         .unwrap();
