@@ -64,12 +64,17 @@ impl Fractional {
             Some(value) if value.items().is_some() => (None, Some(value)),
             key => (key, None),
         };
-        let Some(hash) = self.hash(key, data, run)? else {
-            return Ok(Val::Null);
+        // Arguments are evaluated before the key is asked for: one that fails, fails for everybody.
+        let computed = match &self.known {
+            Some(known) if share.is_none() => {
+                let hash = self.hash(key, data, run)?;
+                return Ok(hash.map_or(Val::Null, |hash| choose_known(hash, known)));
+            }
+            _ => self.computed(share, data, run)?,
         };
-        match &self.known {
-            Some(known) if share.is_none() => Ok(choose_known(hash, known)),
-            _ => self.choose(hash, share, data, run),
+        match (self.hash(key, data, run)?, computed) {
+            (Some(hash), Some(shares)) => Ok(choose(hash, shares)),
+            _ => Ok(Val::Null),
         }
     }
 
@@ -95,29 +100,32 @@ impl Fractional {
         }
     }
 
-    fn choose<'a>(
+    /// The shares, each with the place up to which it reaches; `None` when one is none.
+    fn computed<'a>(
         &'a self,
-        hash: u32,
         first: Option<Val<'a>>,
         data: &Val<'a>,
         run: &Run<'a>,
-    ) -> Result<Val<'a>, Stop> {
+    ) -> Result<Option<Vec<(u64, Val<'a>)>>, Stop> {
+        let (mut shares, mut sum, mut sound) = (Vec::new(), 0, true);
         let rest = self.shares.iter().map(|share| run.evaluate(share, data));
-        let (mut shares, mut sum) = (Vec::new(), 0);
         for share in first.into_iter().map(Ok).chain(rest) {
-            let Some((variant, weight)) = pair(&share?) else {
-                return Ok(Val::Null);
-            };
-            sum += weight;
-            shares.push((sum, variant));
+            match pair(&share?) {
+                Some((variant, weight)) => {
+                    sum += weight;
+                    shares.push((sum, variant));
+                }
+                None => sound = false,
+            }
         }
-        if sum > MAX_WEIGHT {
-            return Ok(Val::Null);
-        }
-        let bucket = bucket(hash, sum);
-        let chosen = shares.into_iter().find(|(end, _)| bucket < *end);
-        Ok(chosen.map_or(Val::Null, |(_, variant)| variant))
+        Ok((sound && sum <= MAX_WEIGHT).then_some(shares))
     }
+}
+
+fn choose<'a>(hash: u32, shares: Vec<(u64, Val<'a>)>) -> Val<'a> {
+    let bucket = bucket(hash, shares.last().map_or(0, |(sum, _)| *sum));
+    let chosen = shares.into_iter().find(|(end, _)| bucket < *end);
+    chosen.map_or(Val::Null, |(_, variant)| variant)
 }
 
 fn known(shares: &[Node]) -> Option<Box<[(u64, Value)]>> {
