@@ -59,10 +59,11 @@ enum Outcome {
     Partial(Response),
 }
 
-async fn send(outcome: Result<Outcome, Response>) -> Response {
+async fn send(outcome: Result<Outcome, Box<Response>>) -> Response {
     match outcome {
         Ok(Outcome::Lasting(reply)) => reply.send().await,
-        Ok(Outcome::Partial(answer)) | Err(answer) => answer,
+        Ok(Outcome::Partial(answer)) => answer,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -72,16 +73,16 @@ fn prepare(
     call: Call,
     question: &[u8],
     read: impl FnOnce() -> Result<Parameters, Error>,
-) -> Result<Outcome, Response> {
+) -> Result<Outcome, Box<Response>> {
     let serving = answers.served.load();
-    let caller = caller(&serving, headers).map_err(Refusal::into_response)?;
+    let caller = caller(&serving, headers).map_err(|refusal| Box::new(refusal.into_response()))?;
     let now = answers.clock.unix_ms();
     let key = Key::new(call, &caller, question);
     let body = match serving.cache.get(&key, now) {
         Some(body) => body,
         None => {
             let composed = work(&serving, &caller, read, now);
-            let composed = composed.map_err(|error| Problem(error).into_response())?;
+            let composed = composed.map_err(|error| Box::new(Problem(error).into_response()))?;
             match keep(&serving, key, composed) {
                 Ok(body) => body,
                 Err(partial) => {

@@ -6,7 +6,6 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 
-use crate::api::Answers;
 use crate::api::cache::Body;
 use crate::api::conditional::is_named;
 use crate::api::encoding::{self, Coding};

@@ -77,14 +77,7 @@ pub(crate) fn refuse_revision(served: &Served, refused: RefusedRevision) {
             .refused
             .as_ref()
             .map_or(refused.since, |first| first.since);
-        let refused = RefusedRevision {
-            since,
-            ..refused.clone()
-        };
-        Serving::new(
-            Arc::clone(&old.compiled),
-            old.feed.clone(),
-            Some(refused.into()),
-        )
+        let refused = RefusedRevision { since, ..refused };
+        Serving::new(Arc::clone(&old.compiled), old.feed.clone(), Some(refused))
     });
 }
