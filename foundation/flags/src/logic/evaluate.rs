@@ -288,9 +288,14 @@ impl<'a> Run<'a> {
         use Operator::*;
         match operator {
             Max | Min => self.extreme(operator, arguments, data),
-            Add => self.fold(arguments, 0.0, |sum, number| sum + number, data),
+            Add => self.fold(arguments, 0.0, |sum, it| Ok(sum + self.addend(it)?), data),
             Multiply if arguments.is_empty() => Err(Stop::Empty),
-            Multiply => self.fold(arguments, 1.0, |product, number| product * number, data),
+            Multiply => self.fold(
+                arguments,
+                1.0,
+                |product, it| Ok(product * self.addend(it)?),
+                data,
+            ),
             Merge => self.merge(arguments, data),
             Cat => self.cat(arguments, data),
             Less | LessOrEqual | Greater | GreaterOrEqual => {
@@ -355,14 +360,22 @@ impl<'a> Run<'a> {
         &self,
         arguments: &'a [Node],
         start: f64,
-        step: impl Fn(f64, f64) -> f64,
+        step: impl Fn(f64, &Val<'a>) -> Result<f64>,
         data: &Val<'a>,
     ) -> Result<Val<'a>> {
         let mut result = start;
         for argument in arguments {
-            result = step(result, self.evaluate(argument, data)?.number(&self.budget)?);
+            result = step(result, &self.evaluate(argument, data)?)?;
         }
         Ok(Val::Number(result))
+    }
+
+    /// What is added or multiplied. JSONLogic reads it as text there, and a list without one is no number.
+    fn addend(&self, value: &Val<'a>) -> Result<f64> {
+        if value.items().is_some() && value.to_text(&self.budget)?.is_empty() {
+            return Ok(f64::NAN);
+        }
+        value.number(&self.budget)
     }
 
     fn extreme(
@@ -375,10 +388,13 @@ impl<'a> Run<'a> {
             Operator::Max => (f64::NEG_INFINITY, Ordering::Greater),
             _ => (f64::INFINITY, Ordering::Less),
         };
-        let step = |most: f64, number: f64| match number.partial_cmp(&most) {
-            None => f64::NAN,
-            Some(order) if order == wanted => number,
-            Some(_) => most,
+        let step = |most: f64, value: &Val<'a>| {
+            let number = value.number(&self.budget)?;
+            Ok(match number.partial_cmp(&most) {
+                None => f64::NAN,
+                Some(order) if order == wanted => number,
+                Some(_) => most,
+            })
         };
         self.fold(arguments, start, step, data)
     }
