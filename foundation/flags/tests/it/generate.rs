@@ -342,7 +342,7 @@ impl Maker<'_> {
             0 | 1 => json!([variant]),
             2 => json!([variant, {"if": [self.condition(depth.min(2)), 100, 0]}]),
             3 => json!([variant, self.one(&[0, -5, 2_147_483_647, 1])]),
-            4 if self.kind.wild > 0 => json!([variant, self.value()]),
+            4 if self.kind.wild > 0 => json!([variant, self.scalar()]),
             _ => json!([variant, self.random.u8(1..100)]),
         }
     }
