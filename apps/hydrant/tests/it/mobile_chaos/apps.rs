@@ -267,3 +267,55 @@ fn flags_of(body: &Value) -> Vec<(String, Option<String>, Value)> {
     all.filter(|(key, ..)| FLAGS.contains(&key.as_str()) || key == TESTED)
         .collect()
 }
+
+#[test]
+fn an_answer_that_mixes_two_revisions_is_noticed() {
+    use super::oracle::{Model, World};
+    let mut second = World::first();
+    second.flags.insert("plain", Model::Fixed("b"));
+    second.runs = vec![("a".into(), 10_000)];
+    second.count = 1;
+    let worlds = Worlds::default();
+    let all = [(1, World::first()), (2, second)].map(|(at, world)| (at, Arc::new(world)));
+    worlds.lock().unwrap().extend(all);
+    let flag = |variant: &str| {
+        let value = json!(format!("plain-{variant}"));
+        ("plain".to_owned(), Some(variant.to_owned()), value)
+    };
+    let wrong = |revision, told| {
+        let person = Person {
+            key: "one".into(),
+            platform: "ios",
+        };
+        let mut seen = Seen::default();
+        seen.waiting.push(Answer {
+            revision,
+            person,
+            told,
+        });
+        seen.check(&worlds);
+        (seen.wrong.len(), seen.unknown())
+    };
+    assert_eq!(wrong(1, Told::Flags(vec![flag("a")])), (0, 0));
+    assert_eq!(wrong(2, Told::Flags(vec![flag("b")])), (0, 0));
+    assert_eq!(
+        wrong(1, Told::Flags(vec![flag("b")])),
+        (1, 0),
+        "newer flags"
+    );
+    assert_eq!(
+        wrong(2, Told::Flags(vec![flag("a")])),
+        (1, 0),
+        "older flags"
+    );
+    assert_eq!(
+        wrong(2, Told::Init(0, vec![flag("b")])),
+        (1, 0),
+        "older configuration"
+    );
+    assert_eq!(
+        wrong(3, Told::Init(0, Vec::new())),
+        (0, 1),
+        "nobody made it"
+    );
+}
