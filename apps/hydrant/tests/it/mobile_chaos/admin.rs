@@ -53,12 +53,13 @@ impl Admin {
     pub async fn begin(&mut self, key_hash: &str) {
         let world = World::first();
         let key = json!({ "sha256": key_hash, "role": "server" }).to_string();
-        let changes = [
+        let mut changes = self.removals().await;
+        changes.extend([
             change("flags", "chaos", &world.flags_document()),
             change("experiment", EXPERIMENT, &world.experiment_document()),
             change("config", "base", &world.config_document()),
             change("key", "chaos", &key),
-        ];
+        ]);
         let request = json!({ "author": "chaos", "reason": "begin", "changes": changes });
         let answer = self
             .ask("Apply", &request)
@@ -67,6 +68,22 @@ impl Admin {
         self.head = number(&answer["revision"]);
         let runs = self.runs(self.head).await.expect("a table");
         self.know(self.head, World { runs, ..world });
+    }
+
+    /// The demo's configuration has a schema, which knows nothing of a count.
+    async fn removals(&self) -> Vec<Value> {
+        let mut removals = Vec::new();
+        for kind in ["config", "config-schema", "cohort"] {
+            let list = self
+                .ask("List", &json!({ "kind": kind }))
+                .await
+                .expect("a list");
+            let documents = list["documents"].as_array().cloned().unwrap_or_default();
+            removals.extend(documents.iter().map(|one| json!({ "id": one["id"] })));
+        }
+        // What is put stays out of what is removed.
+        removals.retain(|one| one["id"] != json!({ "kind": "config", "name": "base" }));
+        removals
     }
 
     /// One change; whatever became of it is known afterwards.
