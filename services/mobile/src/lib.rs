@@ -44,7 +44,9 @@ pub async fn make_tables(
     records: &hydrant_records::Records,
 ) -> Result<(), hydrant_records::RecordsError> {
     service::make_tables(records).await?;
-    experiments::make_tables(records).await
+    experiments::make_tables(records).await?;
+    content::make_tables(records).await?;
+    sources::make_tables(records).await
 }
 
 /// The messages and services of `service/mobile`, package `hydrant.mobile.v1`.

@@ -131,7 +131,7 @@ fn is_about_one_value(error: &ValidationError<'_>) -> bool {
             | Kind::MultipleOf { .. }
             | Kind::Pattern { .. }
             | Kind::Type { .. }
-            | Kind::UniqueItems { .. }
+            | Kind::UniqueItems
     );
     own && ![
         "/if",

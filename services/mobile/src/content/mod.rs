@@ -32,6 +32,7 @@ use crate::documents::Kind;
 pub(crate) use edit::published;
 pub(crate) use explain::Explained;
 pub(crate) use image::Image;
+pub(crate) use preview::vault::make_tables;
 
 /// All content, ready to answer from.
 #[derive(Debug, Default)]

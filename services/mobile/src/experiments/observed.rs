@@ -414,7 +414,8 @@ async fn a_step_is_taken_once_whoever_leads_and_made_up_for_when_all_were_down()
     // The old leader and the new one at the same time, and once more.
     let (old, new) = (office.watch(), office.watch());
     let (one, other) = tokio::join!(old.look(), new.look());
-    (one.unwrap(), other.unwrap());
+    one.unwrap();
+    other.unwrap();
     office.look().await;
     assert_eq!(office.weight().await, 10);
     let revision = office.desk().current().await.unwrap().revision;

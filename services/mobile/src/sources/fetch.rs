@@ -52,7 +52,7 @@ impl Asker {
     }
 
     /// The same, as the outside.
-    pub(crate) fn as_anybody(self) -> Self {
+    pub(crate) fn without_token(self) -> Self {
         Self {
             token: None,
             ..self
@@ -88,7 +88,7 @@ impl Fetcher {
             http,
             instance: who.instance.clone(),
             // What the outside may call is called as the outside: the tier of this service calls none.
-            errands: Errands::new(who.as_anybody())?,
+            errands: Errands::new(who.without_token())?,
             state: None,
             clock: Clock::system(),
         })

@@ -2,6 +2,7 @@
 //! has to be judged: what an upstream says must not lead to where only this server gets.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,9 +64,8 @@ impl Http {
     ) -> Result<Self, String> {
         let mut clients = HashMap::new();
         for ca in authorities {
-            let key = ca.map(Path::to_owned);
-            if !clients.contains_key(&key) {
-                clients.insert(key, Clients::new(ca, names)?);
+            if let Entry::Vacant(vacant) = clients.entry(ca.map(Path::to_owned)) {
+                vacant.insert(Clients::new(ca, names)?);
             }
         }
         Ok(Self { clients })

@@ -107,8 +107,13 @@ async fn write_one(records: &Records, name: &str, good: &Good) -> Result<(), Rec
 
 async fn tables(desk: &Desk) -> Result<&Records, Error> {
     let records = desk.records().await?;
-    records.migrate("mobile-sources", MIGRATIONS).await?;
+    make_tables(records).await?;
     Ok(records)
+}
+
+/// Makes the table of last good values when it is missing.
+pub(crate) async fn make_tables(records: &Records) -> Result<(), RecordsError> {
+    records.migrate("mobile-sources", MIGRATIONS).await
 }
 
 #[cfg(test)]

@@ -18,4 +18,5 @@ mod tls;
 pub(crate) use courier::{Brought, Courier, Order};
 pub use definition::{SOURCES, Source, Sources, SourcesError};
 pub(crate) use fetch::{Asker, Errands, Fetcher};
+pub(crate) use keep::make_tables;
 pub(crate) use poll::Poller;

@@ -18,11 +18,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 use connectrpc::client::ClientConfig;
-use hydrant_contracts::{Code, Error};
 use hydrant_mobile::proto::DocumentsClient;
 
 use crate::cli::Global;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::output::Output;
 
 use access::Access;
@@ -103,9 +102,4 @@ impl Mobile<'_> {
     pub(crate) fn documents(&self) -> DocumentsClient<Way> {
         self.client(DocumentsClient::new)
     }
-}
-
-fn unfinished(what: &str) -> Failure {
-    let message = format!("`hydrant mobile {what}` is not there yet");
-    Error::new(Code::Unimplemented, "not_there", message).into()
 }

@@ -128,6 +128,6 @@ fn a_limit_is_kept(stage: &Stage, start: Start<'_>) {
             began.elapsed() < Duration::from_secs(40),
             "it never asks again"
         );
-        std::thread::sleep(Duration::from_millis(100));
+        hydrant_harness::pause(Duration::from_millis(100));
     }
 }

@@ -119,7 +119,7 @@ fn a_page_that_asks_too_often_waits_as_long_as_it_is_told() {
     let wait = &refused.expect("it is there")["headers"]["retry-after"];
     assert!(["1", "2"].map(Value::from).contains(wait), "{wait}");
     let before = asked.len();
-    std::thread::sleep(Duration::from_millis(700));
+    hydrant_harness::pause(Duration::from_millis(700));
     let meanwhile = page.seen("POST").len() - before;
     assert!(meanwhile <= 1, "{meanwhile} requests while it was to wait");
     page.wait("it asks again", |page| page.seen("POST").len() > before + 1);
@@ -199,7 +199,7 @@ impl Page {
                 "{what}: not in time: {:?}",
                 self.seen("POST")
             );
-            std::thread::sleep(Duration::from_millis(50));
+            hydrant_harness::pause(Duration::from_millis(50));
         }
     }
 }

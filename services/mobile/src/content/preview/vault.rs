@@ -24,6 +24,11 @@ const MIGRATIONS: &[Migration] = &[Migration {
 const SECRET: &str = "SELECT secret FROM mobile_preview_secret WHERE id = 1";
 const REVOKED: &str = "SELECT until_ms FROM mobile_preview_revoked WHERE entry = ?";
 
+/// Makes the tables of previews when they are missing.
+pub(crate) async fn make_tables(records: &Records) -> Result<(), RecordsError> {
+    records.migrate("mobile-content", MIGRATIONS).await
+}
+
 /// Keeps what previews need.
 #[derive(Clone)]
 pub(crate) struct Vault(Records);
@@ -35,7 +40,7 @@ impl Vault {
     ///
     /// As [`Records::migrate`].
     pub(crate) async fn open(records: Records) -> Result<Self, RecordsError> {
-        records.migrate("mobile-content", MIGRATIONS).await?;
+        make_tables(&records).await?;
         Ok(Self(records))
     }
 
