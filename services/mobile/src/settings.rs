@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told() {
         for (name, text, words) in [
-            ("other", "{}", "`settings/settings`"),
+            ("other", "{}", "settings/settings"),
             ("settings", "[]", "it is a list"),
             ("settings", "7", "invalid type"),
             ("settings", r#"{"cors": {"origin": []}}"#, "unknown field"),

@@ -219,10 +219,7 @@ impl View {
 
     fn take_entry(&mut self, entry: &Entry) -> bool {
         if entry.key == DECLARED {
-            return self
-                .read(entry)
-                .map(|list| self.declared = Some(list))
-                .is_some();
+            return self.take_list(entry);
         }
         let Some(name) = entry.key.strip_prefix(SOURCE) else {
             return false;
@@ -230,6 +227,17 @@ impl View {
         let read = self.read::<Found>(entry).map(Arc::new);
         read.map(|found| self.found.insert(name.to_owned(), found))
             .is_some()
+    }
+
+    /// What is not declared any more is forgotten now, and not before: the leader writes the value of
+    /// a new source first, and then the list that names it.
+    fn take_list(&mut self, entry: &Entry) -> bool {
+        let Some(list) = self.read::<Declared>(entry) else {
+            return false;
+        };
+        self.found.retain(|name, _| list.names.contains(name));
+        self.declared = Some(list);
+        true
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, entry: &Entry) -> Option<T> {
@@ -247,10 +255,9 @@ impl View {
             .map_or(&[], |declared| &declared.orders)
     }
 
-    /// What is declared; `None` until that is known. What is not declared any more is forgotten.
-    pub(crate) fn snapshot(&mut self) -> Option<Snapshot> {
+    /// What is declared; `None` until that is known.
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         let declared = self.declared.as_ref()?;
-        self.found.retain(|name, _| declared.names.contains(name));
         let found = |name: &String| {
             let found = self.found.get(name).cloned().unwrap_or_default();
             (name.clone(), found)
@@ -358,6 +365,17 @@ mod tests {
         assert_eq!(*view.snapshot().unwrap().sources["one"], one);
         let snapshot = view.take(&StateChange::Put(declared(&["two"]))).unwrap();
         assert_eq!(snapshot.sources.keys().collect::<Vec<_>>(), ["two"]);
+    }
+
+    #[test]
+    fn a_value_that_comes_before_the_list_that_names_it_is_kept() {
+        let mut view = View::default();
+        view.take(&StateChange::Put(declared(&["one"])));
+        let mut two = Found::default();
+        two.apply(changed("2"), 1, None);
+        view.take(&StateChange::Put(put("source/two", &two)));
+        let list = StateChange::Put(declared(&["one", "two"]));
+        assert_eq!(*view.take(&list).unwrap().sources["two"], two);
     }
 
     #[test]
