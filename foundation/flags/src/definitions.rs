@@ -7,6 +7,7 @@ use crate::{Flag, Mistake, set};
 pub struct Definitions {
     flags: Vec<Flag>,
     by_key: HashMap<String, usize>,
+    uses_time: bool,
 }
 
 impl Definitions {
@@ -19,7 +20,7 @@ impl Definitions {
         sets: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, Vec<Mistake>> {
         let (mut flags, mut mistakes) = (Vec::new(), Vec::new());
-        let mut homes = HashMap::new();
+        let (mut homes, mut uses_time) = (HashMap::new(), false);
         for (name, text) in sets {
             let compiled = set::compile(name, text);
             let twice = compiled.flags.iter().filter_map(|flag| {
@@ -30,9 +31,10 @@ impl Definitions {
             let document = format!("flags/{name}");
             mistakes.extend(found.chain(twice).map(|mistake| mistake.of(&document)));
             flags.extend(compiled.flags);
+            uses_time |= compiled.uses_time;
         }
         if mistakes.is_empty() {
-            return Ok(Self::of(flags));
+            return Ok(Self::of(flags, uses_time));
         }
         Err(mistakes)
     }
@@ -46,21 +48,31 @@ impl Definitions {
             .into_iter()
             .filter(|flag| !compiled.broken.contains(&flag.key));
         let found = compiled.findings.into_iter().map(|finding| finding.mistake);
-        (Self::of(sound.collect()), found.collect())
+        let definitions = Self::of(sound.collect(), compiled.uses_time);
+        (definitions, found.collect())
     }
 
-    fn of(mut flags: Vec<Flag>) -> Self {
+    fn of(mut flags: Vec<Flag>, uses_time: bool) -> Self {
         flags.sort_by(|one, other| one.key.cmp(&other.key));
         let by_key = flags.iter().enumerate();
         let by_key = by_key
             .map(|(index, flag)| (flag.key.clone(), index))
             .collect();
-        Self { flags, by_key }
+        Self {
+            flags,
+            by_key,
+            uses_time,
+        }
     }
 
     /// The flag with this key.
     pub fn get(&self, key: &str) -> Option<&Flag> {
         Some(&self.flags[*self.by_key.get(key)?])
+    }
+
+    /// Whether an evaluation may say something else at another time.
+    pub fn uses_time(&self) -> bool {
+        self.uses_time
     }
 
     /// All flags, sorted by key.

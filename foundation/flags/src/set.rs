@@ -18,6 +18,8 @@ pub(crate) struct Set {
     pub(crate) flags: Vec<Flag>,
     /// The flags that can't be evaluated.
     pub(crate) broken: HashSet<String>,
+    /// Whether a rule may read the clock.
+    pub(crate) uses_time: bool,
     pub(crate) findings: Vec<Finding>,
 }
 
@@ -87,6 +89,7 @@ impl<'s> Reader<'s> {
         let mut findings = self.compiler.findings;
         findings.retain(|finding| !follows(finding));
         self.set.findings.extend(findings);
+        self.set.uses_time = self.compiler.uses_time;
         self.set
     }
 

@@ -22,7 +22,6 @@ pub(crate) struct Compiled {
     pub(crate) content: Content,
     pub(crate) keys: Keys,
     pub(crate) settings: Settings,
-    uses_time: bool,
     /// Whether it is different from another one for who asks.
     pub(crate) views: Views,
 }
@@ -45,21 +44,15 @@ impl Compiled {
             content: Content::compile(bundle)?,
             keys: Keys::compile(bundle)?,
             settings: Settings::compile(bundle)?,
-            uses_time: names_the_time(bundle),
             flags,
         })
     }
 
-    /// Whether an answer may depend on the time of day.
+    /// Whether a rule may read the clock, so that an answer is right for no longer than a moment.
     pub(crate) fn uses_time(&self) -> bool {
-        self.uses_time
+        self.flags.uses_time()
+            || self.experiments.uses_time()
+            || self.configuration.uses_time()
+            || self.content.uses_time()
     }
-}
-
-/// Whether a rule anywhere reads the time.
-fn names_the_time(bundle: &Bundle) -> bool {
-    let texts = bundle.documents.values().flat_map(|named| named.values());
-    texts
-        .into_iter()
-        .any(|text| text.contains("$flagd.timestamp"))
 }

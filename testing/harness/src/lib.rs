@@ -64,6 +64,19 @@ pub fn is_soak() -> bool {
     std::env::var_os("HYDRANT_SOAK").is_some()
 }
 
+/// Where chance begins: at `HYDRANT_SEED`, which runs a failure again; else anywhere in a long run, and
+/// at the same place in a short one, which says something about a change only when it can be run
+/// again. Prints it.
+pub fn seed() -> u64 {
+    let seed = match std::env::var("HYDRANT_SEED") {
+        Ok(given) => given.parse().expect("HYDRANT_SEED is a number"),
+        Err(_) if is_soak() => fastrand::u64(..),
+        Err(_) => 1,
+    };
+    println!("HYDRANT_SEED={seed}");
+    seed
+}
+
 /// Whether a program is on this machine.
 pub fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::output::{Output, Style, Table, age, plain, printable};
 use crate::servers::{Answer, Servers, print_notes};
 
 /// The exit code when something is not well: it may pass by itself.
-const NOT_WELL: u8 = 5;
+pub(crate) const NOT_WELL: u8 = 5;
 
 /// Shows whether the nodes of the fleet, their engines and their services are well.
 pub(crate) async fn run(global: &Global, args: &HealthArgs, output: &Output) -> Result<()> {

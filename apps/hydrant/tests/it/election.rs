@@ -21,7 +21,7 @@ use history::{History, Manner, Outcome};
 use hydrant_sdk::{Config, Hydrant, Leader, Observation};
 use rustix::process::Signal;
 
-use crate::harness::{Node, Setup, is_soak, kill};
+use crate::harness::{Node, Setup, is_soak, kill, seed};
 use crate::load::Load;
 
 const INIT: &str = "/api/mobile/v1/init?platform=ios&version=7.2.1&locale=en-US";
@@ -31,7 +31,7 @@ fn at_most_one_epoch_is_accepted_through_kills_and_stops() {
     let seed = seed();
     let mut random = fastrand::Rng::with_seed(seed);
     let faults = schedule(is_soak(), &mut random);
-    println!("{} faults, HYDRANT_SEED={seed}", faults.len());
+    println!("{} faults", faults.len());
     let mut contest = Contest::start(Ground::alone(), random);
     for (number, fault) in faults.iter().enumerate() {
         contest.label = format!("fault {number}, {fault:?}, HYDRANT_SEED={seed}");
@@ -52,7 +52,6 @@ fn a_stopped_leader_is_refused_on_several_servers() {
         return;
     };
     let seed = seed();
-    println!("HYDRANT_SEED={seed}");
     let mut contest = Contest::start(ground, fastrand::Rng::with_seed(seed));
     for round in 0..if is_soak() { 10 } else { 1 } {
         for fault in [Fault::Stop, Fault::ResumeIntoGap] {
@@ -68,13 +67,6 @@ fn a_stopped_leader_is_refused_on_several_servers() {
         refused(&history, Manner::Rogue) > 0,
         "stale writes were tried"
     );
-}
-
-fn seed() -> u64 {
-    match std::env::var("HYDRANT_SEED") {
-        Ok(seed) => seed.parse().expect("HYDRANT_SEED is a number"),
-        Err(_) => u64::from(std::process::id()) << 32 | history::now() & 0xffff_ffff,
-    }
 }
 
 fn report(history: &History) {

@@ -17,8 +17,7 @@ use schedule::Schedule;
 use servers::{Servers, Single};
 
 use crate::election::checker::Numbering;
-use crate::election::history::now;
-use crate::harness::is_soak;
+use crate::harness::{is_soak, seed};
 
 /// How many schedules run on the same servers.
 const ROUND: usize = 25;
@@ -45,7 +44,7 @@ fn contest<S: Servers>(
     start: impl Fn() -> Option<S>,
 ) {
     let mut seed = seed();
-    println!("{} schedules, HYDRANT_SEED={seed}", rounds * schedules);
+    println!("{} schedules", rounds * schedules);
     let mut judged = Judged::default();
     for _ in 0..rounds {
         let Some(servers) = start() else {
@@ -72,11 +71,4 @@ fn contest<S: Servers>(
         judged.refused > rounds * schedules,
         "stale writes were tried"
     );
-}
-
-fn seed() -> u64 {
-    match std::env::var("HYDRANT_SEED") {
-        Ok(seed) => seed.parse().expect("HYDRANT_SEED is a number"),
-        Err(_) => u64::from(std::process::id()) << 32 | now() & 0xffff_ffff,
-    }
 }

@@ -1,7 +1,7 @@
 //! Starts nodes of this crate's binary.
 
 pub use hydrant_harness::node::Node;
-pub use hydrant_harness::{MARK, is_soak, is_there, kill, marked, pause};
+pub use hydrant_harness::{MARK, is_soak, is_there, kill, marked, pause, seed};
 
 use hydrant_harness::node;
 

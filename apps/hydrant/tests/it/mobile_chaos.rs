@@ -89,12 +89,12 @@ fn a_fleet_with_its_servers_goes_wrong_and_no_app_notices() {
 }
 
 fn run(place: &Place, faults: &[Fault]) {
-    let seed = hydrant_seed();
+    let seed = hydrant_harness::seed();
     let time = match is_soak() {
         true => Duration::from_secs(600),
         false => Duration::from_secs(20),
     };
-    println!("seed {seed}: {time:?}");
+    println!("{time:?}");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -196,13 +196,6 @@ fn report(
         documents, expected,
         "the last revision is what it was meant to be"
     );
-}
-
-fn hydrant_seed() -> u64 {
-    let given = std::env::var("HYDRANT_SEED").ok();
-    given
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| fastrand::u64(..))
 }
 
 impl Place {

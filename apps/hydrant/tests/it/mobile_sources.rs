@@ -80,7 +80,7 @@ fn whatever_an_upstream_does_the_answer_stays_right_and_the_alarm_names_the_sour
         assert!(!status["alarms"][0]["mend"].as_str().unwrap().is_empty());
         assert!(!status.to_string().contains("canary"), "{status}");
         let check = node.run(&["mobile", "status", "--check"]);
-        assert_eq!(check.status.code(), Some(1), "{fault}");
+        assert_eq!(check.status.code(), Some(5), "{fault}");
         upstream.set("well");
         init.wait("well again", |shop| shop["stale"] == false);
     }

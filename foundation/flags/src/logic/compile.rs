@@ -45,6 +45,8 @@ pub(crate) struct Compiler<'s> {
     /// How deep this expression stands, and how deep the deepest so far is below it.
     depth: u32,
     height: u32,
+    /// Whether anything that was compiled so far may read the clock.
+    pub(crate) uses_time: bool,
     pub(crate) findings: Vec<Finding>,
 }
 
@@ -66,6 +68,7 @@ impl<'s> Compiler<'s> {
             pointer: String::new(),
             depth: 0,
             height: 0,
+            uses_time: false,
             findings: Vec::new(),
         }
     }
@@ -316,11 +319,14 @@ impl<'s> Compiler<'s> {
         if name.is_array() {
             self.found(Gravity::Shape, "the name of a variable is a text", "");
         }
+        // It may turn out to be that of the time.
+        self.uses_time = true;
         let name = self.node(name);
         Node::Computed(std::iter::once(name).chain(default).collect())
     }
 
     fn named(&mut self, name: &str, default: Option<Node>) -> Node {
+        self.uses_time |= name == "$flagd.timestamp";
         let injected = match name {
             "$flagd.flagKey" => Some(Node::FlagKey),
             "$flagd.timestamp" => Some(Node::Timestamp),

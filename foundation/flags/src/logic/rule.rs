@@ -11,7 +11,10 @@ use crate::{Context, Mistake};
 
 /// A condition or an expression in JSONLogic with flagd's operators, compiled.
 #[derive(Clone, Debug)]
-pub struct Rule(Arc<Node>);
+pub struct Rule {
+    node: Arc<Node>,
+    uses_time: bool,
+}
 
 impl Rule {
     /// Compiles an expression that stands on its own, as the targeting of an experiment.
@@ -24,14 +27,22 @@ impl Rule {
         let node = compiler.compile(expression, "");
         match compiler.findings.into_iter().next() {
             Some(finding) => Err(finding.mistake),
-            None => Ok(Self(Arc::new(node))),
+            None => Ok(Self {
+                node: Arc::new(node),
+                uses_time: compiler.uses_time,
+            }),
         }
+    }
+
+    /// Whether it may say something else at another time.
+    pub fn uses_time(&self) -> bool {
+        self.uses_time
     }
 
     /// What it says, as JSON; null when it takes more steps than an evaluation has.
     pub fn evaluate(&self, context: &Context<'_>) -> Value {
         let run = Run::new("", *context);
-        let said = run.evaluate(&self.0, &Val::Context);
+        let said = run.evaluate(&self.node, &Val::Context);
         said.and_then(|value| value.to_json(&run.budget))
             .unwrap_or(Value::Null)
     }
@@ -39,7 +50,7 @@ impl Rule {
     /// Whether what it says counts as true, as JSONLogic counts.
     pub fn holds(&self, context: &Context<'_>) -> bool {
         let run = Run::new("", *context);
-        let said = run.evaluate(&self.0, &Val::Context);
+        let said = run.evaluate(&self.node, &Val::Context);
         said.is_ok_and(|value| value.truthy())
     }
 }

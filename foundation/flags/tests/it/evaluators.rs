@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use fastrand::Rng;
 use hydrant_flags::{Context, Definitions};
-use hydrant_harness::{foreign, is_soak};
+use hydrant_harness::{foreign, is_soak, seed};
 use serde_json::{Value, json};
 
 use crate::generate::{self, Case, Kind};
@@ -264,11 +264,7 @@ fn definitions_by_chance_evaluate_as_the_public_evaluators_do() {
     let Some(evaluators) = Evaluators::install() else {
         return;
     };
-    let seed = std::env::var("HYDRANT_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("seed {seed}");
+    let seed = seed();
     let count = if is_soak() { 20_000 } else { 2_000 };
     let cases = cases(&mut Rng::with_seed(seed), count);
     let answers = evaluators.answers(&cases);

@@ -1,7 +1,7 @@
 //! Our checks beside the public schema: the same verdict, or a reason that is named here.
 
 use hydrant_flags::{Definitions, Mistake};
-use hydrant_harness::is_soak;
+use hydrant_harness::{is_soak, seed};
 use serde_json::{Map, Value, json};
 
 use crate::vectors;
@@ -452,12 +452,7 @@ fn the_verdict_is_that_of_the_public_schema_on_changed_definitions() {
     let (Some(schema), Some(documents)) = (Schema::load(), documents()) else {
         return;
     };
-    let seed = std::env::var("HYDRANT_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("seed {seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
+    let mut random = fastrand::Rng::with_seed(seed());
     let (count, mut valid) = (if is_soak() { 100_000 } else { 4_000 }, 0);
     for _ in 0..count {
         let (document, _) = &documents[random.usize(..documents.len())];

@@ -38,6 +38,11 @@ impl Cohorts {
         self.0.keys().map(String::as_str)
     }
 
+    /// Whether who is in a cohort may change with time.
+    pub(crate) fn uses_time(&self) -> bool {
+        self.0.values().any(Rule::uses_time)
+    }
+
     /// Whether who asks is in a cohort; nobody is in one that is not there.
     pub(crate) fn has(&self, name: &str, context: &Context<'_>) -> bool {
         self.0.get(name).is_some_and(|rule| rule.holds(context))

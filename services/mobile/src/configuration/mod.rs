@@ -117,6 +117,11 @@ impl Configuration {
         &self.layers
     }
 
+    /// Whether which layers are for somebody may change with time.
+    pub(crate) fn uses_time(&self) -> bool {
+        self.cohorts.uses_time()
+    }
+
     /// The cohorts that who asks is in.
     pub(crate) fn cohorts_of<'a>(
         &'a self,

@@ -86,6 +86,11 @@ impl Content {
         Ok(Self { slots, images })
     }
 
+    /// Whether a rule of an audience may read the clock; schedules are another matter.
+    pub(crate) fn uses_time(&self) -> bool {
+        self.slots.values().any(Slot::uses_time)
+    }
+
     /// What a slot shows to who asks: of the entries whose schedule holds and whose audience they
     /// belong to, the one with the highest priority, in the locale that suits best. Of two with
     /// the same priority, the one whose name comes first.

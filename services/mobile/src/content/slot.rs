@@ -1,4 +1,4 @@
-use hydrant_flags::Context;
+use hydrant_flags::{Context, Rule};
 
 use crate::content::ChosenEntry;
 use crate::content::document::Entry;
@@ -14,6 +14,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    pub(crate) fn uses_time(&self) -> bool {
+        let mut rules = self.entries.iter().flat_map(|entry| &entry.when);
+        rules.any(Rule::uses_time)
+    }
+
     pub(crate) fn add(&mut self, entry: Entry) {
         let schedule = entry.published.as_ref().map(|form| form.schedule);
         let boundaries = schedule.into_iter().flat_map(Schedule::boundaries);

@@ -24,7 +24,7 @@ mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 
-use hydrant_flags::{Definitions, Mistake};
+use hydrant_flags::{Definitions, Mistake, Rule};
 
 use crate::bundle::Bundle;
 use allocation::{Allocation, Share, arms_salt, key, read, share_key, share_salt};
@@ -92,6 +92,12 @@ impl Experiments {
             catalog,
             running,
         })
+    }
+
+    /// Whether who may be in an experiment changes with time.
+    pub(crate) fn uses_time(&self) -> bool {
+        let mut rules = self.running.values().flat_map(|running| &running.eligible);
+        rules.any(Rule::uses_time)
     }
 
     /// All experiments, by name.

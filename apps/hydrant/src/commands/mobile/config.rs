@@ -340,9 +340,10 @@ fn compared_json(one: &ComparedValue) -> Value {
         ("before", &one.before, &one.before_layer),
         ("after", &one.after, &one.after_layer),
     ] {
-        if let Some(value) = value {
-            entry[name] = json!({ "value": parsed(value), "layer": layer });
-        }
+        let there = value.as_ref();
+        entry[name] = there
+            .map(|value| json!({ "value": parsed(value), "layer": layer }))
+            .into();
     }
     entry
 }

@@ -8,11 +8,9 @@ use hydrant_runtime::Clock;
 use serde_json::{Value, json};
 
 use super::Mobile;
+use crate::commands::health::NOT_WELL;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, Style, Table, age, plain, printable, time};
-
-/// The exit code of `--check` when there is an alarm.
-const ALARM: u8 = 1;
 
 /// Sources, revisions and alarms
 #[derive(Debug, Args)]
@@ -22,7 +20,7 @@ Examples:
   hydrant mobile status --check || echo 'somebody has to look'
   hydrant --json mobile status | jq '.alarms[].message'")]
 pub(crate) struct StatusArgs {
-    /// Exit with 1 when there is an alarm: for monitoring
+    /// Exit with 5 when there is an alarm: for monitoring
     #[arg(long)]
     check: bool,
 }
@@ -35,7 +33,7 @@ pub(crate) async fn run(mobile: &Mobile<'_>, args: &StatusArgs) -> Result<()> {
         false => page(&status, mobile.output)?,
     }
     match args.check && !status.alarms.is_empty() {
-        true => Err(Failure::Exit(ALARM)),
+        true => Err(Failure::Exit(NOT_WELL)),
         false => Ok(()),
     }
 }
@@ -149,8 +147,8 @@ fn alarms(alarms: &[AlarmStatus], now: i64, output: &Output) -> Result<()> {
 fn document(status: &StatusResponse) -> Value {
     let leader = Some(&status.leader).filter(|leader| !leader.is_empty());
     json!({
-        "publishedRevision": status.published_revision,
-        "newestRevision": status.newest_revision,
+        "published_revision": status.published_revision,
+        "newest_revision": status.newest_revision,
         "leader": leader,
         "epoch": status.epoch,
         "instances": status.instances.iter().map(instance).collect::<Vec<_>>(),
@@ -166,7 +164,7 @@ fn instance(one: &InstanceStatus) -> Value {
         "service": one.service,
         "server": one.server,
         "revision": one.revision,
-        "refusedRevision": one.refused_revision,
+        "refused_revision": one.refused_revision,
         "reported": reported.map(time),
     })
 }
@@ -174,11 +172,11 @@ fn instance(one: &InstanceStatus) -> Value {
 fn source(one: &SourceStatus) -> Value {
     json!({
         "name": one.name,
-        "asOf": one.as_of_unix_ms.map(time),
-        "failingSince": one.failing_since_unix_ms.map(time),
+        "as_of": one.as_of_unix_ms.map(time),
+        "failing_since": one.failing_since_unix_ms.map(time),
         "reason": one.reason,
         "mend": one.mend,
-        "nextTry": one.next_try_unix_ms.map(time),
+        "next_try": one.next_try_unix_ms.map(time),
     })
 }
 

@@ -321,28 +321,20 @@ async fn content_changes_when_its_schedule_says_so() {
 
 #[tokio::test]
 async fn a_flag_that_reads_the_clock_is_never_old() {
-    let api = Api::start().await;
-    let late = json!({">": [{"var": "$flagd.timestamp"}, 150]});
-    api.revise(
-        1,
-        &[(
-            Kind::Flags,
-            "demo",
-            json!({"flags": {"late": {
-                "state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off",
-                "targeting": {"if": [late, "on", "off"]}, "metadata": {"public": true},
-            }}}),
-        )],
-    );
-    assert_eq!(
-        flag(&api.ask(INIT, &[]).await.1, "late"),
-        Some(&json!(false))
-    );
-    api.clock.advance(Duration::from_secs(60));
-    assert_eq!(
-        flag(&api.ask(INIT, &[]).await.1, "late"),
-        Some(&json!(true))
-    );
+    let computed = json!({"cat": ["$flagd.", "timestamp"]});
+    for name in [json!("$flagd.timestamp"), computed] {
+        let api = Api::start().await;
+        let late = json!({">": [{"var": name}, 150]});
+        let flags = json!({"flags": {"late": {
+            "state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off",
+            "targeting": {"if": [late, "on", "off"]}, "metadata": {"public": true},
+        }}});
+        api.revise(1, &[(Kind::Flags, "demo", flags)]);
+        let is_late = async || flag(&api.ask(INIT, &[]).await.1, "late").cloned();
+        assert_eq!(is_late().await, Some(json!(false)));
+        api.clock.advance(Duration::from_secs(60));
+        assert_eq!(is_late().await, Some(json!(true)), "{name}");
+    }
 }
 
 #[tokio::test]
