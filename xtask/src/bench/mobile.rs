@@ -22,6 +22,8 @@ const CONNECTIONS: u32 = 16;
 const PACED: (u32, u32) = (16, 20);
 /// What an app asks.
 const INIT: &str = "/v1/init?platform=ios&version=7.2.1&locale=en-US";
+/// The same bytes as a file.
+const FILE: &str = "/init.json?";
 const BULK: &str = "/ofrep/v1/evaluate/flags";
 
 /// Runs the benchmark and prints tables.
@@ -63,6 +65,7 @@ struct Peer<'a> {
 struct Bench {
     node: Process,
     nginx: Process,
+    proxy: Process,
     reference: Process,
     ports: Ports,
     /// The process of `api/mobile`.
@@ -78,6 +81,7 @@ struct Ports {
     public: u16,
     local: u16,
     nginx: u16,
+    proxy: u16,
     reference: u16,
 }
 
@@ -88,6 +92,7 @@ impl Bench {
             public: free_port()?,
             local: free_port()?,
             nginx: free_port()?,
+            proxy: free_port()?,
             reference: free_port()?,
         };
         let program = target(root).join("release/hydrant");
@@ -99,11 +104,13 @@ impl Bench {
         let (api, key) = hydrant.prepare(&flags)?;
         let www = folder.0.join("www");
         fs::create_dir_all(&www).map_err(|error| error.to_string())?;
-        let nginx = start_nginx(root, &folder.0, ports.nginx)?;
+        let nginx = start_nginx(root, &folder.0, "static.conf", ports.nginx, ports)?;
+        let proxy = start_nginx(root, &folder.0, "nginx.conf", ports.proxy, ports)?;
         let reference = start_reference(root, &flags, ports.reference)?;
         Ok(Self {
             node,
             nginx,
+            proxy,
             reference,
             ports,
             api,
@@ -119,42 +126,65 @@ impl Bench {
         self.root.join("testing/bench").join(name)
     }
 
+    /// Asked with a key, so that all 100 flags belong to the answer.
     fn init(&self) -> Result<()> {
-        let (tag, body) = get(self.api.1, INIT)?;
+        let (tag, body) = get(self.api.1, INIT, &self.key)?;
         fs::write(self.www.join("init.json"), &body).map_err(|error| error.to_string())?;
-        let (static_tag, _) = get(self.ports.nginx, "/init.json")?;
+        let (static_tag, _) = get(self.ports.nginx, FILE, &self.key)?;
         println!("\ninit: a body of {} bytes", body.len());
+        let tags = |tag: &str| vec![("BENCH_TAG", tag.to_owned())];
+        self.compare_init("init, 304", &tags(&tag), &tags(&static_tag))?;
+        self.compare_init("init, the whole answer, asked again", &[], &[])?;
+        let people = [("BENCH_PEOPLE", "1".to_owned())];
+        self.compare_init(
+            "init, composed for somebody new each time",
+            &people,
+            &people,
+        )
+    }
+
+    /// Beside nginx: our process beside the one with the file, and with the router before it beside
+    /// nginx as a proxy before the other.
+    fn compare_init(
+        &self,
+        name: &str,
+        asked: &[(&'static str, String)],
+        asked_of_nginx: &[(&'static str, String)],
+    ) -> Result<()> {
         let script = self.script("get.lua");
-        for (name, is_tagged) in [("init, 304", true), ("init, the full answer", false)] {
-            let environment = |tag: &str| match is_tagged {
-                true => vec![("BENCH_TAG", tag.to_owned())],
-                false => Vec::new(),
-            };
-            let peer = |name, processes, port, path: &str, tag: &str| Peer {
-                name,
-                processes,
-                port,
-                path: path.to_owned(),
-                script: &script,
-                environment: environment(tag),
-            };
-            let nginx = vec![self.nginx.0.id()];
-            let (api, node) = (self.api.0, self.node.0.id());
-            let routed = format!("/api/mobile{INIT}");
-            let peers = [
-                peer("api/mobile", vec![api], self.api.1, INIT, &tag),
-                peer("nginx", nginx, self.ports.nginx, "/init.json", &static_tag),
-                peer(
-                    "router + api/mobile",
-                    vec![node, api],
-                    self.ports.public,
-                    &routed,
-                    &tag,
-                ),
-            ];
-            compare(name, &peers, &[0, 2])?;
-        }
-        Ok(())
+        let key = ("BENCH_KEY", self.key.clone());
+        let peer = |name, processes, port, path: &str, asked: &[(&'static str, String)]| Peer {
+            name,
+            processes,
+            port,
+            path: path.to_owned(),
+            script: &script,
+            environment: asked.iter().chain([&key]).cloned().collect(),
+        };
+        let (api, node) = (self.api.0, self.node.0.id());
+        let (nginx, proxy) = (self.nginx.0.id(), self.proxy.0.id());
+        let ports = self.ports;
+        let routed = format!("/api/mobile{INIT}");
+        let both = vec![proxy, nginx];
+        let peers = [
+            peer("api/mobile", vec![api], self.api.1, INIT, asked),
+            peer("nginx", vec![nginx], ports.nginx, FILE, asked_of_nginx),
+            peer(
+                "router + api/mobile",
+                vec![node, api],
+                ports.public,
+                &routed,
+                asked,
+            ),
+            peer(
+                "nginx before nginx",
+                both,
+                ports.proxy,
+                FILE,
+                asked_of_nginx,
+            ),
+        ];
+        compare(name, &peers, &[(0, 1), (2, 3)])
     }
 
     fn bulk(&self) -> Result<()> {
@@ -181,7 +211,7 @@ impl Bench {
                 &routed,
             ),
         ];
-        compare("bulk evaluation of 100 flags", &peers, &[0, 2])
+        compare("bulk evaluation of 100 flags", &peers, &[(0, 1), (2, 1)])
     }
 }
 
@@ -290,13 +320,16 @@ fn again<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-fn start_nginx(root: &Path, folder: &Path, port: u16) -> Result<Process> {
-    let text = fs::read_to_string(root.join("testing/bench/static.conf"));
+/// nginx with one of the configurations of `testing/bench`; what it stands before is the one with the file.
+fn start_nginx(root: &Path, folder: &Path, name: &str, port: u16, ports: Ports) -> Result<Process> {
+    let text = fs::read_to_string(root.join("testing/bench").join(name));
     let text = text.map_err(|error| error.to_string())?;
     let text = text
         .replace("{dir}", &folder.display().to_string())
+        .replace("{backend1}", &ports.nginx.to_string())
+        .replace("{backend2}", &ports.nginx.to_string())
         .replace("{listen}", &port.to_string());
-    let path = folder.join("static.conf");
+    let path = folder.join(name);
     fs::write(&path, text).map_err(|error| error.to_string())?;
     let command = ["nginx".into(), "-c".into(), path.display().to_string()];
     Process::start(0, &command, port)
@@ -334,8 +367,8 @@ fn start_reference(root: &Path, flags: &Path, port: u16) -> Result<Process> {
 }
 
 /// Interleaves the peers for some rounds: CPU time per request with all connections busy, then the
-/// slowest 1 % at a fixed rate. `ours` are put beside the second.
-fn compare(name: &str, peers: &[Peer<'_>], ours: &[usize]) -> Result<()> {
+/// slowest 1 % at a fixed rate. Each of `pairs` puts the first beside the second.
+fn compare(name: &str, peers: &[Peer<'_>], pairs: &[(usize, usize)]) -> Result<()> {
     let mut micros = vec![Vec::new(); peers.len()];
     let mut slowest = vec![Vec::new(); peers.len()];
     for round in 0..=ROUNDS {
@@ -357,12 +390,13 @@ fn compare(name: &str, peers: &[Peer<'_>], ours: &[usize]) -> Result<()> {
         "", "CPU µs/request", "ratio", "p99 at a fixed rate"
     );
     for (index, peer) in peers.iter().enumerate() {
-        let ratios = micros[index].iter().zip(&micros[1]);
-        let ratio = median(ratios.map(|(one, other)| one / other).collect());
-        let ratio = match ours.contains(&index) {
-            true => format!("{ratio:.2}"),
-            false => String::new(),
-        };
+        let pair = pairs.iter().find(|(ours, _)| *ours == index);
+        let ratio = pair.map(|(_, other)| {
+            let ratios = micros[index].iter().zip(&micros[*other]);
+            let ratio = median(ratios.map(|(one, other)| one / other).collect());
+            format!("{ratio:.2}")
+        });
+        let ratio = ratio.unwrap_or_default();
         let (cpu, p99) = (
             median(micros[index].clone()),
             median(slowest[index].clone()),
@@ -424,9 +458,11 @@ fn p99_ms(told: &str) -> Result<f64> {
 }
 
 /// One plain request: the tag and the body of the answer.
-fn get(port: u16, path: &str) -> Result<(String, Vec<u8>)> {
+fn get(port: u16, path: &str, key: &str) -> Result<(String, Vec<u8>)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
+    );
     let mut answer = Vec::new();
     stream
         .write_all(request.as_bytes())

@@ -25,12 +25,12 @@ const MAX_BODY: usize = 64 * 1024;
 /// The longest that an answer is worked on.
 const MAX_PATIENCE: Duration = Duration::from_secs(1);
 
-pub(crate) fn routes() -> axum::Router<Answers> {
+pub(crate) fn routes() -> axum::Router<Arc<Answers>> {
     let call = get(by_query).post(by_body);
     axum::Router::new().route("/v1/init", call.layer(DefaultBodyLimit::max(MAX_BODY)))
 }
 
-async fn by_query(State(answers): State<Answers>, request: Request) -> Response {
+async fn by_query(State(answers): State<Arc<Answers>>, request: Request) -> Response {
     let question = request.uri().query().unwrap_or_default().as_bytes();
     let read = || Parameters::from_query(request.uri());
     let outcome = prepare(&answers, request.headers(), Call::Init, question, read);
@@ -38,7 +38,7 @@ async fn by_query(State(answers): State<Answers>, request: Request) -> Response 
 }
 
 async fn by_body(
-    State(answers): State<Answers>,
+    State(answers): State<Arc<Answers>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {

@@ -1,5 +1,7 @@
 //! `GET /v1/menu`: the calls that an app makes, where they are, and why.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -12,11 +14,11 @@ use crate::api::reply::Reply;
 use crate::api::serving::Serving;
 use crate::keys::Caller;
 
-pub(crate) fn routes() -> axum::Router<Answers> {
+pub(crate) fn routes() -> axum::Router<Arc<Answers>> {
     axum::Router::new().route("/v1/menu", get(menu))
 }
 
-async fn menu(State(answers): State<Answers>, request: Request) -> Response {
+async fn menu(State(answers): State<Arc<Answers>>, request: Request) -> Response {
     match prepare(&answers, &request) {
         Ok(reply) => reply.send().await,
         Err(error) => Problem(error).into_response(),

@@ -69,15 +69,15 @@ pub async fn run_api() -> Result<(), Error> {
     // a moment later is not.
     let _ = tokio::time::timeout(FIRST_SNAPSHOT, follower.until_first()).await;
     Service::new(Tier::Api, "mobile", VERSION)?
-        .http(routes(answers.clone()))
+        .http(routes(Arc::clone(&answers)))
         .http(admin.routes())
-        .http(content::api::routes(answers.clone(), &hydrant)?)
+        .http(content::api::routes(Arc::clone(&answers), &hydrant)?)
         .alongside(answers.reports.clone().forward(hydrant.clone()))
         .alongside(ofrep::leave_when_drained(
             hydrant.clone(),
             answers.leaving.clone(),
         ))
-        .alongside(follower.follow(answers.sight))
+        .alongside(follower.follow(answers.sight.clone()))
         .alongside(reporter.report_again_and_again())
         .alongside(courier.run_again_and_again())
         .run_on(hydrant)
@@ -85,7 +85,6 @@ pub async fn run_api() -> Result<(), Error> {
 }
 
 /// What the handlers of all calls share.
-#[derive(Clone)]
 pub(crate) struct Answers {
     /// What answers are made from: load it once for each request.
     pub(crate) served: Served,
@@ -105,9 +104,9 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    fn new(clock: Clock, heard: Heard) -> Self {
+    fn new(clock: Clock, heard: Heard) -> Arc<Self> {
         let served = Served::default();
-        Self {
+        Arc::new(Self {
             gate: Gate::new(Arc::clone(&served)),
             sight: Sight::new(clock.clone()),
             seats: Seats::default(),
@@ -116,18 +115,18 @@ impl Answers {
             served,
             clock,
             heard,
-        }
+        })
     }
 }
 
-impl FromRef<Answers> for Gate {
-    fn from_ref(answers: &Answers) -> Self {
+impl FromRef<Arc<Answers>> for Gate {
+    fn from_ref(answers: &Arc<Answers>) -> Self {
         answers.gate.clone()
     }
 }
 
 /// All that this service answers: one line for each of its parts.
-fn routes(answers: Answers) -> axum::Router {
+fn routes(answers: Arc<Answers>) -> axum::Router {
     let served = Arc::clone(&answers.served);
     axum::Router::new()
         .merge(init::routes())

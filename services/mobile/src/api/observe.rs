@@ -9,6 +9,7 @@
 
 mod forward;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -39,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 const _: () = assert!(MAX_OF_ONE <= MAX_ITEMS, "a request fits into a batch");
 
-pub(crate) fn routes() -> axum::Router<Answers> {
+pub(crate) fn routes() -> axum::Router<Arc<Answers>> {
     axum::Router::new()
         .route("/v1/exposures", post(exposures).fallback(only_post))
         .route("/v1/metrics", post(metrics).fallback(only_post))
@@ -58,7 +59,7 @@ async fn only_post() -> Response {
 
 async fn exposures(
     admitted: Admitted,
-    State(answers): State<Answers>,
+    State(answers): State<Arc<Answers>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Response> {
     let items = read(body, "exposures").map_err(refuse)?;
@@ -70,7 +71,7 @@ async fn exposures(
 
 async fn metrics(
     admitted: Admitted,
-    State(answers): State<Answers>,
+    State(answers): State<Arc<Answers>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Response> {
     let items = read(body, "metrics").map_err(refuse)?;

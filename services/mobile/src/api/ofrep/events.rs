@@ -5,6 +5,7 @@
 //! slow client costs a seat and no memory, and hears of the newest revision alone.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -45,7 +46,7 @@ pub(super) struct Asked {
 }
 
 pub(super) async fn events(
-    State(answers): State<Answers>,
+    State(answers): State<Arc<Answers>>,
     asked: Result<Query<Asked>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {

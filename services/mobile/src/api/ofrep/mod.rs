@@ -15,6 +15,7 @@ mod seats;
 mod tests;
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use axum::RequestExt as _;
 use axum::body::Bytes;
@@ -43,7 +44,7 @@ const MAX_KEPT: usize = 1 << 20;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const REVISION: &str = "hydrant-revision";
 
-pub(crate) fn routes() -> axum::Router<Answers> {
+pub(crate) fn routes() -> axum::Router<Arc<Answers>> {
     axum::Router::new()
         .route("/ofrep/v1/evaluate/flags", post(all).fallback(only_post))
         .route(
@@ -66,7 +67,7 @@ async fn only_post() -> Response {
     answer
 }
 
-async fn one(State(answers): State<Answers>, mut request: Request) -> Response {
+async fn one(State(answers): State<Arc<Answers>>, mut request: Request) -> Response {
     let key = match request.extract_parts::<Path<String>>().await {
         Ok(Path(key)) => key,
         Err(error) => {
@@ -109,7 +110,7 @@ fn one_body(admitted: &Admitted, key: &str, context: &Context<'_>) -> Result<Vec
     Ok(body)
 }
 
-async fn all(State(answers): State<Answers>, request: Request) -> Response {
+async fn all(State(answers): State<Arc<Answers>>, request: Request) -> Response {
     let answered = evaluate_all(&answers, request).await;
     answered.unwrap_or_else(|failure| failure.answer(None))
 }

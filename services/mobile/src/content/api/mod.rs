@@ -24,7 +24,7 @@ const SHELF: usize = 64 * 1024 * 1024;
 /// What the handlers share.
 #[derive(Clone)]
 struct Window {
-    answers: Answers,
+    answers: Arc<Answers>,
     shelf: Arc<Shelf>,
     origin: Origin,
     previews: preview::Previews,
@@ -35,7 +35,7 @@ struct Window {
 /// # Errors
 ///
 /// If the address of the node can't be used.
-pub(crate) fn routes(answers: Answers, hydrant: &Hydrant) -> Result<Router, Error> {
+pub(crate) fn routes(answers: Arc<Answers>, hydrant: &Hydrant) -> Result<Router, Error> {
     let client = hydrant.client("service/mobile", ContentClient::new)?;
     Ok(routes_with(Window {
         shelf: Arc::new(Shelf::new(SHELF)),
