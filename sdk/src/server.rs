@@ -1,15 +1,20 @@
+use std::convert::Infallible;
 use std::future::IntoFuture as _;
 use std::net::Ipv4Addr;
+use std::task::{self, Poll};
 use std::time::Duration;
 
+use axum::ServiceExt as _;
 use axum::extract::Request;
-use axum::middleware::Next;
+use axum::response::Response;
 use axum::serve::ListenerExt as _;
 use connectrpc::{ConnectRpcService, Limits};
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use hydrant_contracts::{Code, Error, Instance};
 use hydrant_runtime::{Shutdown, termination_signal};
 use tokio::net::TcpListener;
+use tower_service::Service;
 
 use crate::client::Hydrant;
 use crate::context::Context;
@@ -38,7 +43,7 @@ impl Plan {
         let listener = listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true);
         });
-        let server = axum::serve(listener, routes)
+        let server = axum::serve(listener, InContext(routes).into_make_service())
             .with_graceful_shutdown(async move { told.begun().await })
             .into_future();
         stop.spawn(server);
@@ -110,25 +115,39 @@ async fn drain(registration: &Registration, limit: Duration) {
     }
 }
 
-/// Puts methods and plain routes behind one door, inside the context of each request.
+/// Puts methods and plain routes behind one door.
 pub(crate) fn routes(methods: connectrpc::Router, http: Option<axum::Router>) -> axum::Router {
     let paths: Vec<String> = methods.methods().map(|path| format!("/{path}")).collect();
     let limits = Limits::default()
         .with_max_request_body_size(MAX_MESSAGE)
         .with_max_message_size(MAX_MESSAGE);
     let methods = ConnectRpcService::new(methods).with_limits(limits);
-    let routes = match http {
+    match http {
         None => axum::Router::new().fallback_service(methods),
         Some(http) => paths.iter().fold(http, |routes, path| {
             routes.route_service(path, methods.clone())
         }),
-    };
-    routes.layer(axum::middleware::from_fn(in_context))
+    }
 }
 
-async fn in_context(request: Request, next: Next) -> axum::response::Response {
-    let context = Context::from_headers(request.headers());
-    context.scope(next.run(request)).await
+/// All that a service answers, each request in its context. It stands around the routes as a whole and not
+/// in them, where a layer is copied for each request.
+#[derive(Clone)]
+struct InContext(axum::Router);
+
+impl Service<Request> for InContext {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request>::poll_ready(&mut self.0, context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let context = Context::from_headers(request.headers());
+        Box::pin(context.scope(self.0.call(request)))
+    }
 }
 
 /// Opens the port at which the service answers; 0 takes any that is free.

@@ -56,8 +56,9 @@ impl<W> JsonLines<W> {
     }
 }
 
-/// The fields of a span, as its extension keeps them.
-struct Fields(Map<String, Value>);
+/// The fields of a span, as its extension keeps them: in order, the later ones count. Every request has
+/// a span and few have events, so nothing is looked up before an event is told.
+struct Fields(Vec<(&'static str, Value)>);
 
 impl<W, S> Layer<S> for JsonLines<W>
 where
@@ -65,31 +66,35 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let mut fields = Map::new();
-        attributes.record(&mut IntoMap(&mut fields));
+        let mut fields = Fields(Vec::with_capacity(attributes.fields().len()));
+        attributes.record(&mut fields);
         if let Some(span) = context.span(id) {
-            span.extensions_mut().insert(Fields(fields));
+            span.extensions_mut().insert(fields);
         }
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         if let Some(span) = context.span(id)
-            && let Some(Fields(fields)) = span.extensions_mut().get_mut::<Fields>()
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
         {
-            values.record(&mut IntoMap(fields));
+            values.record(fields);
         }
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut line = Map::new();
+        let mut fields = Fields(Vec::new());
         if let Some(spans) = context.event_scope(event) {
             for span in spans.from_root() {
-                if let Some(Fields(fields)) = span.extensions().get::<Fields>() {
-                    line.extend(fields.clone());
+                if let Some(Fields(outer)) = span.extensions().get::<Fields>() {
+                    fields.0.extend(outer.iter().cloned());
                 }
             }
         }
-        event.record(&mut IntoMap(&mut line));
+        event.record(&mut fields);
+        let named = fields.0.into_iter();
+        let mut line: Map<_, _> = named
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
         let about = event.metadata();
         line.insert("time".into(), self.clock.unix_ms().into());
         line.insert("level".into(), about.level().as_str().to_lowercase().into());
@@ -101,15 +106,13 @@ where
     }
 }
 
-struct IntoMap<'a>(&'a mut Map<String, Value>);
-
-impl IntoMap<'_> {
+impl Fields {
     fn insert(&mut self, field: &Field, value: impl Into<Value>) {
-        self.0.insert(field.name().into(), value.into());
+        self.0.push((field.name(), value.into()));
     }
 }
 
-impl Visit for IntoMap<'_> {
+impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         self.insert(field, format!("{value:?}"));
     }
