@@ -77,6 +77,13 @@ pub fn seed() -> u64 {
     seed
 }
 
+/// What drives the clients of a test that is itself synchronous, also while the test does something else.
+pub fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let built = builder.worker_threads(2).enable_all().build();
+    built.expect("the system gives threads")
+}
+
 /// Whether a program is on this machine.
 pub fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

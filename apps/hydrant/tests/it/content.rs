@@ -206,7 +206,7 @@ impl Desk {
     fn start(setup: hydrant_harness::node::Setup) -> Self {
         let desk = Self {
             node: setup.start(),
-            runtime: Runtime::new().unwrap(),
+            runtime: hydrant_harness::runtime(),
             client: reqwest::Client::new(),
         };
         desk.node.wait("the first revision", |_| {

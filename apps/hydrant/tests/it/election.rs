@@ -151,11 +151,7 @@ fn before_the_first_write(history: &History) -> usize {
 #[test]
 fn killing_the_process_that_polls_moves_its_part_within_two_seconds() {
     let node = Setup::up().start();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = hydrant_harness::runtime();
     let _inside = runtime.enter();
     let mut observation = observe(&node, "service/mobile", "sources");
     let load = Load::start(node.public(), INIT, 8, Duration::from_millis(10));

@@ -42,10 +42,7 @@ fn every_node_shows_the_whole_fleet() {
 }
 
 fn counts_are_those_of_all_routers(nodes: &[Node; 2]) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = hydrant_harness::runtime();
     for (node, requests) in nodes.iter().zip([12, 5]) {
         let url = format!("http://{}/api/only-two/who", node.public());
         for _ in 0..requests {

@@ -242,11 +242,7 @@ impl App {
         fs::write(demo.join("sources.toml"), SOURCES).unwrap();
         let app = Self {
             node: setup.start(),
-            runtime: tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .enable_all()
-                .build()
-                .unwrap(),
+            runtime: hydrant_harness::runtime(),
             client: reqwest::Client::new(),
         };
         app.settled();

@@ -95,11 +95,7 @@ fn run(place: &Place, faults: &[Fault]) {
         false => Duration::from_secs(20),
     };
     println!("{time:?}");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = hydrant_harness::runtime();
     let worlds = Worlds::default();
     let mut admin = Admin::new(place.doors(), Arc::clone(&worlds), seed);
     runtime.block_on(admin.begin(KEY_HASH));

@@ -171,11 +171,10 @@ struct Client<'a> {
 
 impl<'a> Client<'a> {
     fn new(node: &'a Node) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread();
         Self {
             node,
             http: reqwest::Client::new(),
-            runtime: { runtime }.enable_all().build().unwrap(),
+            runtime: hydrant_harness::runtime(),
         }
     }
 

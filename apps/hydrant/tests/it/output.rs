@@ -182,11 +182,7 @@ fn fake_url() -> FakeUrl {
 }
 
 fn fake_url_of(fleet: bool) -> FakeUrl {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = hydrant_harness::runtime();
     let address = match fleet {
         true => runtime.block_on(fake_node::start_fleet()),
         false => runtime.block_on(fake_node::start()),

@@ -20,11 +20,7 @@ impl Team {
     fn start() -> Self {
         let team = Self {
             node: Setup::up().start(),
-            runtime: tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .enable_all()
-                .build()
-                .unwrap(),
+            runtime: hydrant_harness::runtime(),
             client: reqwest::Client::new(),
         };
         team.node.wait("the demo is published", |_| {

@@ -14,7 +14,7 @@ const INIT: &str = "/api/mobile/v1/init?platform=ios&version=7.2.1&locale=en-US"
 fn killing_instances_under_load_fails_no_request() {
     let kills = if is_soak() { 20 } else { 4 };
     let node = Setup::up().start();
-    let runtime = runtime();
+    let runtime = hydrant_harness::runtime();
     let begun = Instant::now();
     let load = {
         let _inside = runtime.enter();
@@ -82,7 +82,10 @@ fn services_end_by_themselves_when_no_node_comes() {
     let node = setup.start();
     assert!(node.started().len() >= 5);
     let setup = node.kill();
-    let (runtime, end) = (runtime(), Instant::now() + Duration::from_secs(20));
+    let (runtime, end) = (
+        hydrant_harness::runtime(),
+        Instant::now() + Duration::from_secs(20),
+    );
     while !setup.left().is_empty() {
         assert!(Instant::now() < end, "still there: {:?}", setup.left());
         runtime.block_on(async { tokio::time::sleep(Duration::from_millis(100)).await });
@@ -123,12 +126,4 @@ fn processes(node: &Node) -> Vec<(String, u32)> {
 
 fn pid(instance: &Value) -> u32 {
     instance["pid"].as_u64().unwrap() as u32
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap()
 }

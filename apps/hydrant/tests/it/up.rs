@@ -51,7 +51,7 @@ fn the_demo_answers_at_the_public_listener() {
         "http://{}/api/mobile/v1/init?platform=ios&version=7.2.1&locale=en-US",
         node.public()
     );
-    let runtime = runtime();
+    let runtime = hydrant_harness::runtime();
     let answer = runtime.block_on(async { reqwest::get(&url).await.unwrap() });
     assert_eq!(answer.status(), 200);
     let tag = answer.headers()["etag"].clone();
@@ -89,7 +89,8 @@ fn health_explain_stats_and_logs_speak_of_the_services() {
         (&explained["outcome"], &explained["status"]),
         (&"refuse".into(), &403.into())
     );
-    let answer = runtime().block_on(reqwest::get(format!("http://{}{path}", node.public())));
+    let answer = hydrant_harness::runtime()
+        .block_on(reqwest::get(format!("http://{}{path}", node.public())));
     assert_eq!(answer.unwrap().status(), 200);
     node.wait("the request is counted", |node| {
         let stats = node.json(&["stats", "api/mobile"]);
@@ -305,11 +306,4 @@ fn mistakes_in_the_configuration_have_their_place_and_their_mend() {
 fn last_line(text: &str) -> serde_json::Value {
     let line = text.lines().last().unwrap_or_default();
     serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {text}"))
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
 }

@@ -131,10 +131,7 @@ fn local(node: &Node, path: &str, headers: &[(&str, &str)]) -> (StatusCode, Stri
 }
 
 fn request(url: &str, headers: &[(&str, &str)]) -> (StatusCode, String) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = hydrant_harness::runtime();
     runtime.block_on(async {
         let mut request = reqwest::Client::new().get(url);
         for (name, value) in headers {

@@ -45,10 +45,7 @@ fn an_event_arrives_when_it_is_sent() {
     };
     let node = Setup::up().start();
     let mut server = Shim::start(&node, &scripts, &["node", "events-server.mjs"]);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = hydrant_harness::runtime();
     let slowest = runtime.block_on(slowest_event(&node, 50));
     println!("50 events, the slowest after {slowest:?}");
     server.stop();

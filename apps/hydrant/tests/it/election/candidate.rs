@@ -51,11 +51,7 @@ fn process() {
         return;
     };
     set_parent_process_death_signal(Some(Signal::KILL)).expect("the kernel takes it");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = hydrant_harness::runtime();
     let candidate = Candidate::new(fault.into()).expect("the environment names a node");
     runtime.block_on(candidate.run());
 }

@@ -98,11 +98,7 @@ impl Contest {
     pub fn start(ground: Ground, random: fastrand::Rng) -> Self {
         let token = ground.node(0).json(&["token", SERVICE])["token"].clone();
         let (sender, receiver) = channel();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = hydrant_harness::runtime();
         let mut contest = Self {
             label: "start".into(),
             ground,

@@ -198,10 +198,7 @@ impl<S: Servers> Arena<S> {
         }
         drop(holders);
         self.listen_until(Instant::now());
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = hydrant_harness::runtime();
         let reads = runtime.block_on(state_of(&self.servers.hydrant(), &self.lines));
         let mut judged = Judged::default();
         for (number, seat) in SEATS.iter().enumerate() {

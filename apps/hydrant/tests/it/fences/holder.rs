@@ -88,10 +88,7 @@ fn process() {
         return;
     };
     set_parent_process_death_signal(Some(Signal::KILL)).expect("the kernel takes it");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = hydrant_harness::runtime();
     let hydrant = Hydrant::from_env().expect("the environment names a node");
     runtime.block_on(async {
         let contenders = SEATS.map(|seat| Contender::new(&hydrant, &who, seat));

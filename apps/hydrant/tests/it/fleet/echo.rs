@@ -31,11 +31,7 @@ fn process() {
     let tier: Tier = tier.parse().expect("a tier");
     let server = server.to_owned();
     let who = get(move || async move { server }).post(|| async { "taken" });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = hydrant_harness::runtime();
     let service = Service::new(tier, name, "1.0.0").expect("a name and a version");
     let ended = runtime.block_on(service.http(Router::new().route("/who", who)).run());
     ended.expect("the service ends well");

@@ -41,11 +41,7 @@ fn a_lost_server_fails_no_request_that_is_safe_to_repeat() {
     let lost = ready_on(&one, "three");
     assert_eq!(lost.len(), 2, "{lost:?}");
 
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = hydrant_harness::runtime();
     let loads = {
         let _inside = runtime.enter();
         [&one, &two].map(|node| Load::start(node.public(), WHO, 8, Duration::from_millis(5)))
@@ -98,10 +94,7 @@ fn comes_back(one: &Node, three: Setup) {
     });
     let who = format!("http://{}{WHO}", one.public());
     let client = reqwest::Client::new();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = hydrant_harness::runtime();
     one.wait("it answers", |_| {
         let answer = runtime.block_on(async { client.get(&who).send().await?.text().await });
         (answer.ok()? == "three").then_some(())

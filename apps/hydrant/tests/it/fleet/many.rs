@@ -33,11 +33,7 @@ fn a_node_holds_many_services_and_hears_of_each_change() {
     let Some(engines) = Engines::start(1) else {
         return;
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = hydrant_harness::runtime();
     let begun = Instant::now();
     let generator = runtime.block_on(Generator::start(&engines, services));
     println!(

@@ -111,11 +111,7 @@ impl Apps {
         let mut apps = Self {
             nodes: ["one", "two"].map(spawn).into(),
             folder,
-            runtime: tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .enable_all()
-                .build()
-                .unwrap(),
+            runtime: hydrant_harness::runtime(),
             client: reqwest::Client::new(),
         };
         apps.write("at the begin");

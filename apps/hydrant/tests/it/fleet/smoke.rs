@@ -79,11 +79,7 @@ impl Nodes {
                 (all.len() == 6).then_some(())
             });
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = hydrant_harness::runtime();
         Self {
             nodes,
             runtime,

@@ -93,15 +93,13 @@ impl Stage {
 
     /// Asks as nobody, or with headers.
     pub fn post(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
+        let runtime = hydrant_harness::runtime();
         let url = format!("{}{path}", self.base());
         let request = reqwest::Client::new().post(url).body("{}");
         let request = headers.iter().fold(request, |request, (name, value)| {
             request.header(*name, *value)
         });
-        runtime.expect("a runtime").block_on(async {
+        runtime.block_on(async {
             let answer = request.send().await.expect("an answer");
             let header = |name: &str| {
                 let value = answer.headers().get(name);

@@ -37,11 +37,7 @@ impl Town {
     pub fn start(setups: impl IntoIterator<Item = Setup>, instances: usize) -> Self {
         let mut nodes: Vec<Node> = setups.into_iter().map(Setup::spawn).collect();
         nodes.iter_mut().for_each(Node::wait_ready);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = hydrant_harness::runtime();
         let clients = nodes.iter().map(|node| client(node, "api/looker"));
         let town = Self {
             clients: clients.collect(),
