@@ -2,6 +2,9 @@ use std::collections::HashMap;
 
 use crate::{Flag, Mistake, set};
 
+/// The most flags of all sets.
+const MAX_FLAGS: usize = 20_000;
+
 /// All flags of all flag sets, compiled.
 #[derive(Debug, Default)]
 pub struct Definitions {
@@ -25,13 +28,21 @@ impl Definitions {
             let compiled = set::compile(name, text);
             let twice = compiled.flags.iter().filter_map(|flag| {
                 let first = homes.insert(flag.key.clone(), name)?;
-                Some(stands_twice(flag, first).located(text))
+                Some(stands_twice(flag, first))
+            });
+            let twice = twice.enumerate().map(|(place, mistake)| match place {
+                0..set::MAX_TOLD => mistake.located(text),
+                _ => mistake,
             });
             let found = compiled.findings.into_iter().map(|finding| finding.mistake);
             let document = format!("flags/{name}");
             mistakes.extend(found.chain(twice).map(|mistake| mistake.of(&document)));
             flags.extend(compiled.flags);
             uses_time |= compiled.uses_time;
+            if flags.len() > MAX_FLAGS {
+                mistakes.push(too_many().of(&document));
+                break;
+            }
         }
         if mistakes.is_empty() {
             return Ok(Self::of(flags, uses_time));
@@ -84,6 +95,11 @@ impl Definitions {
 fn stands_twice(flag: &Flag, first: &str) -> Mistake {
     let message = format!("the flag `{}` stands in the set `{first}`, too", flag.key);
     Mistake::at(set::pointer_of(&flag.key), message).mend("A key is one flag: rename one of them.")
+}
+
+fn too_many() -> Mistake {
+    let message = format!("all flag sets together have at most {MAX_FLAGS} flags");
+    Mistake::at("/flags", message).mend("Remove those that nobody asks for any more.")
 }
 
 #[cfg(test)]
@@ -177,6 +193,81 @@ mod tests {
                 "flags/demo:8:32 at /flags/checkout/targeting/if/0/=: there is no operator `=` JSONLogic's operators are known, and flagd's `fractional`, `starts_with`, `ends_with` and `sem_ver`.",
                 "flags/demo:11:15 at /flags/gone/state: the state of a flag is \"ENABLED\" or \"DISABLED\" Write \"state\": \"ENABLED\".",
             ]
+        );
+    }
+
+    #[test]
+    fn a_misspelled_member_is_told_and_one_that_is_not_known_is_not() {
+        let text = DEMO
+            .replace("\"targeting\"", "\"targetting\"")
+            .replace("\"metadata\": { \"public\"", "\"owner\": { \"public\"");
+        let told = [
+            "flags/demo:8:7 at /flags/checkout/targetting: nobody knows `targetting` here Write `targeting`.",
+        ];
+        assert_eq!(mistakes(&text), told);
+        assert_eq!(
+            mistakes(r#"{"flags": {}, "evaluators": {}}"#)[0],
+            "flags/demo:1:15 at /evaluators: nobody knows `evaluators` here Write `$evaluators`."
+        );
+    }
+
+    #[test]
+    fn a_text_that_is_no_json_is_told_how_to_mend_it() {
+        for (text, line, mend) in [
+            ("{\"flags\": {},\n}", 2, "comma before it"),
+            ("{\"flags\": {}\n\"metadata\": {}}", 2, "a comma is missing"),
+            ("{ // all\n}", 1, "no comments"),
+            ("{'flags': {}}", 1, "double quotes"),
+            ("{\"flags\": {}\n", 1, "not closed"),
+            ("", 1, "not closed"),
+        ] {
+            let found = &Definitions::compile([("demo", text)]).unwrap_err()[0];
+            assert!(
+                found.line == line && found.mend.contains(mend),
+                "{text}: {found:?}"
+            );
+        }
+        let deep = "[".repeat(200);
+        let found = &Definitions::compile([("demo", deep.as_str())]).unwrap_err()[0];
+        assert!(found.mend.contains("127 levels"), "{found:?}");
+    }
+
+    #[test]
+    fn what_every_flag_would_have_is_bounded_and_so_is_what_is_told() {
+        let large = "x".repeat(4096);
+        let text = json!({"flags": {}, "metadata": {"large": large}}).to_string();
+        assert!(mistakes(&text)[0].contains("at most 4096 bytes"));
+        let flags: Map<_, _> = (0..9000)
+            .map(|n| {
+                (
+                    format!("f{n}"),
+                    json!({"state": "off", "variants": {"on": "odd"}, "defaultVariant": "x"}),
+                )
+            })
+            .collect();
+        let text = json!({ "flags": flags }).to_string();
+        let begun = std::time::Instant::now();
+        let found = Definitions::compile([("demo", text.as_str())]).unwrap_err();
+        println!("{} mistakes after {:?}", found.len(), begun.elapsed());
+        let told = found.iter().filter(|mistake| mistake.line > 0);
+        assert_eq!((found.len(), told.count()), (18_000, 100));
+        let twice = format!("{{{}}}", "\"a\": 1,".repeat(50_000) + "\"a\": 1");
+        assert_eq!(crate::read(&twice).unwrap_err().len(), 100);
+        let sets: Vec<_> = (0..3)
+            .map(|set| {
+                let flag = json!({"state": "ENABLED", "variants": {"on": 1}});
+                let flags: Map<_, _> = (0..9000)
+                    .map(|n| (format!("f{set}-{n}"), flag.clone()))
+                    .collect();
+                json!({ "flags": flags }).to_string()
+            })
+            .collect();
+        let all = sets.iter().map(|text| ("set", text.as_str()));
+        let found = Definitions::compile(all).unwrap_err();
+        assert!(
+            found[0].message.contains("at most 20000 flags"),
+            "{}",
+            found[0]
         );
     }
 

@@ -4,6 +4,49 @@ use serde_json::{Map, Value, json};
 
 use crate::{Context, Definitions, locate};
 
+/// All operators there are.
+pub const OPERATORS: [&str; 39] = [
+    "var",
+    "missing",
+    "missing_some",
+    "if",
+    "?:",
+    "==",
+    "===",
+    "!=",
+    "!==",
+    "!",
+    "!!",
+    "or",
+    "and",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "max",
+    "min",
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    "map",
+    "filter",
+    "reduce",
+    "all",
+    "none",
+    "some",
+    "merge",
+    "in",
+    "cat",
+    "substr",
+    "fractional",
+    "sem_ver",
+    "starts_with",
+    "ends_with",
+    "$ref",
+];
+
 /// A flag set: whatever it is, it compiles or all its mistakes have their places.
 pub fn definition(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
@@ -75,49 +118,16 @@ fn evaluate(definitions: &Definitions, key: &str, attributes: &Map<String, Value
 
 #[cfg(test)]
 mod tests {
+    use hydrant_harness::is_soak;
     use proptest::prelude::*;
 
     use super::*;
 
-    const OPERATORS: [&str; 37] = [
-        "var",
-        "missing",
-        "missing_some",
-        "if",
-        "?:",
-        "==",
-        "===",
-        "!=",
-        "!==",
-        "!",
-        "!!",
-        "or",
-        "and",
-        "<",
-        "<=",
-        ">",
-        ">=",
-        "max",
-        "min",
-        "+",
-        "-",
-        "*",
-        "/",
-        "%",
-        "map",
-        "filter",
-        "reduce",
-        "all",
-        "none",
-        "some",
-        "merge",
-        "in",
-        "cat",
-        "substr",
-        "fractional",
-        "sem_ver",
-        "$ref",
-    ];
+    /// How often each is tried: for seconds, or for minutes.
+    fn tries() -> ProptestConfig {
+        ProptestConfig::with_cases(if is_soak() { 200_000 } else { 1000 })
+    }
+
     const TEXTS: [&str; 10] = [
         "",
         "a",
@@ -152,7 +162,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1000))]
+        #![proptest_config(tries())]
 
         #[test]
         fn no_rule_makes_it_panic(rule in expression(), a in expression(), items in prop::collection::vec(expression(), 0..4)) {
@@ -202,7 +212,7 @@ mod tests {
         ];
         for (step, start) in &doubled[..2] {
             let said = over_items(reduced(step, start), 60).unwrap_err();
-            assert!(said.contains("it takes more than 20000 steps"), "{said}");
+            assert!(said.contains("it takes more than 10000 steps"), "{said}");
         }
         assert_eq!(
             over_items(reduced(&doubled[2].0, &doubled[2].1), 60).unwrap(),
@@ -214,7 +224,7 @@ mod tests {
         let shared = json!([accumulator, accumulator]);
         let joined = json!({"cat": [{"reduce": [{"var": "items"}, shared, 1]}]});
         let said = over_items(json!({"==": [joined, "x"]}), 50).unwrap_err();
-        assert!(said.contains("it takes more than 20000 steps"), "{said}");
+        assert!(said.contains("it takes more than 10000 steps"), "{said}");
         let inner = json!({"some": [{"var": "items"}, {"==": [{"var": ""}, "no"]}]});
         let loops = json!({"some": [{"map": [{"var": "items"}, 1]}, {"==": [{"var": ""}, 2]}]});
         assert_eq!(over_items(inner, 1000).unwrap(), "false");

@@ -17,4 +17,4 @@ pub use evaluation::{Context, Evaluation, EvaluationError, Reason};
 pub use flag::{Flag, Variant};
 pub use logic::Rule;
 pub use mistake::Mistake;
-pub use text::{MAX_TEXT, Place, locate, read};
+pub use text::{MAX_TEXT, Place, locate, not_json, read};

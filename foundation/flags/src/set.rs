@@ -12,6 +12,22 @@ use crate::{Flag, Mistake, text};
 /// The most flags of one set.
 const MAX_FLAGS: usize = 10_000;
 
+/// The most metadata of a set, in bytes of JSON: every flag has it all.
+const MAX_METADATA: usize = 4096;
+
+/// The most mistakes that are told with their places: each is looked for in the whole text.
+pub(crate) const MAX_TOLD: usize = 100;
+
+/// What a set has, and what a flag has.
+const SET: [&str; 3] = ["flags", "$evaluators", "metadata"];
+const FLAG: [&str; 5] = [
+    "state",
+    "variants",
+    "defaultVariant",
+    "targeting",
+    "metadata",
+];
+
 /// What became of a set.
 #[derive(Default)]
 pub(crate) struct Set {
@@ -42,11 +58,12 @@ pub(crate) fn compile(name: &str, text: &str) -> Set {
     let mut reader = Reader::new(name, members);
     reader.read(members);
     let mut set = reader.finish();
-    for finding in &mut set.findings {
+    let told = set.findings.len().min(MAX_TOLD);
+    let told = &mut set.findings[..told];
+    for finding in told.iter_mut() {
         finding.mistake = std::mem::take(&mut finding.mistake).located(text);
     }
-    set.findings
-        .sort_by_key(|finding| (finding.mistake.line, finding.mistake.column));
+    told.sort_by_key(|finding| (finding.mistake.line, finding.mistake.column));
     set
 }
 
@@ -103,6 +120,7 @@ impl<'s> Reader<'s> {
     }
 
     fn read(&mut self, members: &Map<String, Value>) {
+        self.misspelled("", members, &SET);
         self.set_metadata(members.get("metadata"));
         self.evaluators(members.get("$evaluators"));
         match members.get("flags") {
@@ -128,8 +146,29 @@ impl<'s> Reader<'s> {
         }
     }
 
+    /// Definitions may have members that nobody knows; but one that is nearly known was meant, and would
+    /// say nothing.
+    fn misspelled(&mut self, pointer: &str, members: &Map<String, Value>, known: &[&str]) {
+        let unknown = members
+            .keys()
+            .filter(|name| !known.contains(&name.as_str()));
+        for name in unknown {
+            let missing = known.iter().filter(|known| !members.contains_key(**known));
+            if let Some(meant) = { missing }.find(|known| is_near(name, known)) {
+                let message = format!("nobody knows `{name}` here");
+                let mend = format!("Write `{meant}`.");
+                self.shape(format!("{pointer}/{}", step(name)), message, &mend);
+            }
+        }
+    }
+
     fn set_metadata(&mut self, metadata: Option<&Value>) {
         self.metadata_values("/metadata", metadata);
+        if metadata.is_some_and(|it| it.to_string().len() > MAX_METADATA) {
+            let message = format!("the metadata of a set has at most {MAX_METADATA} bytes");
+            let mend = "Give it to the flags that it is about.";
+            self.found(Gravity::Shape, Mistake::at("/metadata", message).mend(mend));
+        }
         for name in ["flagSetId", "version"] {
             let value = metadata.and_then(|it| it.get(name));
             if value.is_some_and(|value| !value.is_string()) {
@@ -218,6 +257,7 @@ impl<'s> Reader<'s> {
             self.found(Gravity::Breaks, Mistake::at(pointer, "a flag is an object"));
             return None;
         };
+        self.misspelled(&pointer, flag, &FLAG);
         let is_disabled = self.state(&pointer, flag.get("state"));
         let variants = self.variants(&pointer, flag.get("variants"));
         let default = self.default(&pointer, flag.get("defaultVariant"), &variants);
@@ -417,6 +457,24 @@ fn kind(value: &Value) -> Option<&'static str> {
         Value::Object(_) => Some("an object"),
         Value::Null | Value::Array(_) => None,
     }
+}
+
+/// Whether at most two letters are missing, too many or others; their case does not count.
+fn is_near(name: &str, known: &str) -> bool {
+    if name.len().abs_diff(known.len()) > 2 {
+        return false;
+    }
+    let known = known.to_ascii_lowercase();
+    let mut distances: Vec<usize> = (0..=known.len()).collect();
+    for (row, letter) in name.to_ascii_lowercase().bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut distances[0], row + 1);
+        for (column, other) in known.bytes().enumerate() {
+            let changed = diagonal + usize::from(letter != other);
+            diagonal = distances[column + 1];
+            distances[column + 1] = changed.min(diagonal + 1).min(distances[column] + 1);
+        }
+    }
+    distances.last().is_some_and(|distance| *distance <= 2)
 }
 
 fn among(variants: &[Variant]) -> String {

@@ -7,6 +7,9 @@ use crate::Mistake;
 /// The longest text that is read, in bytes.
 pub const MAX_TEXT: usize = 4 << 20;
 
+/// The most keys that are told to stand twice.
+const MAX_TWICE: usize = 100;
+
 /// A place in a text: both from 1, the column in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -29,7 +32,7 @@ pub fn read(text: &str) -> Result<Value, Vec<Mistake>> {
             Mistake::at("", message).mend("Split it into several documents."),
         ]);
     }
-    let value = serde_json::from_str(text).map_err(|error| vec![syntax(text, &error)])?;
+    let value = serde_json::from_str(text).map_err(|error| vec![not_json(text, &error)])?;
     let twice = Finder::all(text);
     if twice.is_empty() {
         return Ok(value);
@@ -72,7 +75,8 @@ impl Mistake {
     }
 }
 
-fn syntax(text: &str, error: &serde_json::Error) -> Mistake {
+/// What makes a text no JSON, where, and how to mend it.
+pub fn not_json(text: &str, error: &serde_json::Error) -> Mistake {
     let said = error.to_string();
     let message = said.split(" at line ").next().unwrap_or(&said);
     let before: usize = text
@@ -82,7 +86,30 @@ fn syntax(text: &str, error: &serde_json::Error) -> Mistake {
         .sum();
     // The parser stands behind the character that it can't take.
     let at = (before + error.column()).saturating_sub(1);
-    Mistake::at("", format!("this is no JSON: {message}")).on(place(text, at))
+    let mend = mend_of(message, text.get(at..).unwrap_or_default());
+    Mistake::at("", format!("it is not JSON: {message}"))
+        .mend(mend)
+        .on(place(text, at))
+}
+
+/// What people mostly meant, by what the parser says and the text from there on.
+fn mend_of(message: &str, rest: &str) -> &'static str {
+    match (message, rest.chars().next()) {
+        (_, Some('/')) => "JSON has no comments: a flag's `metadata` can have a `description`.",
+        (_, Some('\'')) => "Names and texts stand in double quotes.",
+        ("trailing comma", _) | ("key must be a string", Some('}')) => {
+            "Take the comma before it away: none stands behind the last one."
+        }
+        ("key must be a string", _) => "Names stand in double quotes.",
+        ("recursion limit exceeded", _) => {
+            "Lists and objects are nested no deeper than 127 levels: rules can stand in `$evaluators`."
+        }
+        _ if message.starts_with("expected `,`") => {
+            "Look before it: a comma is missing, or a quote or bracket too many."
+        }
+        _ if message.starts_with("EOF") => "A quote or bracket that was opened is not closed.",
+        _ => "",
+    }
 }
 
 fn place(text: &str, at: usize) -> Place {
@@ -193,6 +220,9 @@ impl<'a> Finder<'a> {
 
     /// Passes a value, and notes the keys that stand twice in it.
     fn duplicates(&mut self, pointer: &mut String, twice: &mut Vec<Mistake>) -> Option<()> {
+        if twice.len() >= MAX_TWICE {
+            return None;
+        }
         self.next_value()?;
         self.deeper(|walk| match walk.peek()? {
             b'{' => walk.members(pointer, twice),
@@ -210,7 +240,9 @@ impl<'a> Finder<'a> {
             let length = pointer.len();
             *pointer += "/";
             *pointer += &step(&key);
-            if let Some(first) = keys.insert(key.clone(), start) {
+            if let Some(first) = keys.insert(key.clone(), start)
+                && twice.len() < MAX_TWICE
+            {
                 twice.push(self.duplicate(pointer, &key, first, start));
             }
             self.colon()?;
@@ -382,7 +414,7 @@ mod tests {
         let mistake = &read("{\n  \"é\": tru\n}").unwrap_err()[0];
         assert_eq!(
             (mistake.line, mistake.message.as_str()),
-            (2, "this is no JSON: expected ident")
+            (2, "it is not JSON: expected ident")
         );
         assert_eq!(mistake.column, 11, "{mistake}");
     }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 /// Steps of one evaluation. A step is about one operator, one item of a list, or 16 bytes of text.
-const STEPS: u32 = 20_000;
+const STEPS: u32 = 10_000;
 
 /// Why an evaluation ended without a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -18,6 +18,9 @@ use crate::text::step;
 /// Expressions are nested no deeper than this, with what they refer to.
 const MAX_DEPTH: u32 = 100;
 
+/// The longest name of a variable, in bytes.
+const MAX_NAME: usize = 1000;
+
 /// What is wrong, and how bad it is.
 #[derive(Debug)]
 pub(crate) struct Finding {
@@ -326,6 +329,11 @@ impl<'s> Compiler<'s> {
     }
 
     fn named(&mut self, name: &str, default: Option<Node>) -> Node {
+        if name.len() > MAX_NAME {
+            let message = format!("the name of a variable has at most {MAX_NAME} bytes");
+            self.found(Gravity::Breaks, message, "");
+            return Node::Constant(Value::Null);
+        }
         self.uses_time |= name == "$flagd.timestamp";
         let injected = match name {
             "$flagd.flagKey" => Some(Node::FlagKey),
@@ -342,11 +350,7 @@ impl<'s> Compiler<'s> {
                 Node::Computed(Box::new([Node::Constant(Value::from(name)), default]))
             }
             (None, default) => Node::Variable {
-                path: if name.is_empty() {
-                    Path(Box::default())
-                } else {
-                    Path::new(name)
-                },
+                path: Path::new(name),
                 default: default.map(Box::new),
             },
         }
@@ -420,7 +424,7 @@ impl<'s> Compiler<'s> {
                 self.found(
                     Gravity::Shape,
                     "the shares of `fractional` stand in a list",
-                    "",
+                    "Write {\"fractional\": [[\"on\", 10], [\"off\", 90]]}.",
                 );
                 std::slice::from_ref(single)
             }
@@ -491,7 +495,11 @@ impl<'s> Compiler<'s> {
         };
         if !weight.is_none_or(right) {
             self.below("1", |it| {
-                it.found(Gravity::Shape, "a weight is a whole number", "")
+                it.found(
+                    Gravity::Shape,
+                    "a weight is a whole number",
+                    "Shares are compared with their sum: write 105 and 895 for 10.5 % and 89.5 %.",
+                )
             });
         }
     }
@@ -516,16 +524,20 @@ impl<'s> Compiler<'s> {
         }
         let version = |value: Val<'_>| sem_ver::version(&value, &Budget::default()).ok().flatten();
         let right = known(right, version);
-        if let Node::Constant(value) = &left {
-            let parsed = version(Val::from(value)).filter(|_| value.is_string());
-            self.look_at_version("0", parsed.is_some());
-        }
-        self.look_at_version("2", !matches!(right, Operand::Known(None)));
+        self.look_at_version("0", arguments.get(0));
+        self.look_at_version("2", arguments.get(2));
         Node::SemVer(Box::new(SemVer { left, test, right }))
     }
 
-    fn look_at_version(&mut self, index: &str, is_version: bool) {
-        if !is_version {
+    /// What an expression gives is seen when it is evaluated.
+    fn look_at_version(&mut self, index: &str, written: Option<&Value>) {
+        let is_version = |value: &Value| match value {
+            Value::Object(_) => true,
+            value => value
+                .as_str()
+                .is_some_and(|text| sem_ver::parse(text).is_some()),
+        };
+        if !written.is_some_and(is_version) {
             self.below(index, |it| {
                 it.found(
                     Gravity::Shape,

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::budget::{Budget, Stop};
-use super::node::{Each, Node, Operator, Path, PathStep};
+use super::node::{Each, Node, Operator, PathStep};
 use super::sem_ver::{self, Operand, SemVer, Test};
 use super::value::{Shape, Val};
 use crate::Context;
@@ -43,7 +43,7 @@ impl<'a> Run<'a> {
             Node::Timestamp => {
                 Ok(self.only_at_top(data, Val::Number(self.context.now_unix as f64)))
             }
-            Node::Variable { path, default } => match (self.find(path, data)?, default) {
+            Node::Variable { path, default } => match (self.find(path.steps(), data)?, default) {
                 (Val::Null, Some(default)) => self.evaluate(default, data),
                 (found, _) => Ok(found),
             },
@@ -80,10 +80,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn find(&self, path: &Path, data: &Val<'a>) -> Result<Val<'a>> {
+    /// Where a path leads to. Each part of it but the first takes steps: it may be a character of a text.
+    fn find<'p>(
+        &self,
+        path: impl Iterator<Item = PathStep<'p>>,
+        data: &Val<'a>,
+    ) -> Result<Val<'a>> {
         let mut value = data.clone();
-        for step in &path.0 {
-            match self.member(&value, step)? {
+        for (place, step) in path.enumerate() {
+            self.budget.take(3 * u32::from(place > 0))?;
+            self.budget.take_bytes(step.name.len())?;
+            match self.member(&value, &step)? {
                 Some(member) => value = member,
                 None => return Ok(Val::Null),
             }
@@ -92,21 +99,21 @@ impl<'a> Run<'a> {
     }
 
     /// A member of an object, an item of a list or a character of a text, and the length of both.
-    fn member(&self, value: &Val<'a>, step: &PathStep) -> Result<Option<Val<'a>>> {
+    fn member(&self, value: &Val<'a>, step: &PathStep<'_>) -> Result<Option<Val<'a>>> {
         Ok(match value {
-            Val::Context => self.attribute(&step.name),
-            Val::Step(pair) => match &*step.name {
+            Val::Context => self.attribute(step.name),
+            Val::Step(pair) => match step.name {
                 "current" => Some(pair.0.clone()),
                 "accumulator" => Some(pair.1.clone()),
                 _ => None,
             },
-            Val::Json(Value::Object(members)) => members.get(&*step.name).map(Val::from),
+            Val::Json(Value::Object(members)) => members.get(step.name).map(Val::from),
             _ => return self.part(value, step),
         })
     }
 
-    fn part(&self, value: &Val<'a>, step: &PathStep) -> Result<Option<Val<'a>>> {
-        let is_length = &*step.name == "length";
+    fn part(&self, value: &Val<'a>, step: &PathStep<'_>) -> Result<Option<Val<'a>>> {
+        let is_length = step.name == "length";
         if let Some(items) = value.items() {
             return Ok(match step.index {
                 Some(index) => items.get(index),
@@ -148,8 +155,7 @@ impl<'a> Run<'a> {
             }
             _ => {}
         }
-        self.budget.take_bytes(text.len())?;
-        self.find(&Path::new(&text), data)
+        self.find(text.split('.').map(PathStep::of), data)
     }
 
     fn computed(&self, arguments: &'a [Node], data: &Val<'a>) -> Result<Val<'a>> {
@@ -323,16 +329,15 @@ impl<'a> Run<'a> {
         Ok(match operator {
             Operator::Equal => Val::Bool(one.equals(other, budget)?),
             Operator::NotEqual => Val::Bool(!one.equals(other, budget)?),
-            Operator::Same => Val::Bool(one.is(other)),
-            Operator::NotSame => Val::Bool(!one.is(other)),
+            Operator::Same => Val::Bool(one.is(other, budget)?),
+            Operator::NotSame => Val::Bool(!one.is(other, budget)?),
             Operator::Not => Val::Bool(!one.truthy()),
             Operator::Truthy => Val::Bool(one.truthy()),
             Operator::Subtract => Val::Number(number(one)? - number(other)?),
             Operator::Divide => Val::Number(number(one)? / divisor(number(other)?)?),
             Operator::Remainder => Val::Number(number(one)? % divisor(number(other)?)?),
             Operator::In => Val::Bool(self.is_in(one, other)?),
-            Operator::StartsWith => affix(one, other, |text, start| text.starts_with(start)),
-            Operator::EndsWith => affix(one, other, |text, end| text.ends_with(end)),
+            Operator::StartsWith | Operator::EndsWith => self.affix(operator, one, other)?,
             _ => Val::Null,
         })
     }
@@ -345,11 +350,12 @@ impl<'a> Run<'a> {
     ) -> Result<Val<'a>> {
         let one = self.argument(arguments, 0, data)?;
         let other = self.argument(arguments, 1, data)?;
+        // Evaluated also where it decides nothing: one that fails, fails for everybody.
+        let third = self.argument(arguments, 2, data)?;
         let first = in_order(operator, one.order(&other, &self.budget)?);
         if !first || arguments.len() < 3 {
             return Ok(Val::Bool(first));
         }
-        let third = self.argument(arguments, 2, data)?;
         Ok(Val::Bool(in_order(
             operator,
             other.order(&third, &self.budget)?,
@@ -428,8 +434,12 @@ impl<'a> Run<'a> {
         if let Some(items) = list.items() {
             self.budget
                 .take(u32::try_from(items.len()).unwrap_or(u32::MAX))?;
-            let mut items = (0..items.len()).filter_map(|index| items.get(index));
-            return Ok(items.any(|item| item.is(one)));
+            for item in (0..items.len()).filter_map(|index| items.get(index)) {
+                if item.is(one, &self.budget)? {
+                    return Ok(true);
+                }
+            }
+            return Ok(false);
         }
         match list.as_str() {
             // The empty text counts as nothing, in which nothing is.
@@ -439,6 +449,17 @@ impl<'a> Run<'a> {
                 Ok(text.contains(&*one.to_text(&self.budget)?))
             }
         }
+    }
+
+    fn affix(&self, operator: Operator, text: &Val<'a>, affix: &Val<'a>) -> Result<Val<'a>> {
+        let (Some(text), Some(affix)) = (text.as_str(), affix.as_str()) else {
+            return Ok(Val::Null);
+        };
+        self.budget.take_bytes(affix.len())?;
+        Ok(Val::Bool(match operator {
+            Operator::StartsWith => text.starts_with(affix),
+            _ => text.ends_with(affix),
+        }))
     }
 
     fn substr(&self, arguments: &'a [Node], data: &Val<'a>) -> Result<Val<'a>> {
@@ -469,13 +490,6 @@ fn divisor(number: f64) -> Result<f64> {
         return Err(Stop::Zero);
     }
     Ok(number)
-}
-
-fn affix<'a>(text: &Val<'_>, affix: &Val<'_>, holds: impl Fn(&str, &str) -> bool) -> Val<'a> {
-    match (text.as_str(), affix.as_str()) {
-        (Some(text), Some(affix)) => Val::Bool(holds(text, affix)),
-        _ => Val::Null,
-    }
 }
 
 fn in_order(operator: Operator, order: Option<Ordering>) -> bool {

@@ -77,28 +77,39 @@ pub(crate) enum Each {
 
 /// The steps to a variable: `user.name`.
 #[derive(Clone, Debug)]
-pub(crate) struct Path(pub(crate) Box<[PathStep]>);
+pub(crate) struct Path(Box<[(Box<str>, Option<usize>)]>);
 
 /// A key of an object, or an index of a list.
-#[derive(Clone, Debug)]
-pub(crate) struct PathStep {
-    pub(crate) name: Box<str>,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PathStep<'p> {
+    pub(crate) name: &'p str,
     pub(crate) index: Option<usize>,
 }
 
 impl Path {
+    /// No name leads to all there is.
     pub(crate) fn new(name: &str) -> Self {
-        Self(name.split('.').map(PathStep::new).collect())
+        let steps = name.split('.').filter(|_| !name.is_empty());
+        let steps = steps.map(PathStep::of);
+        Self(steps.map(|step| (step.name.into(), step.index)).collect())
+    }
+
+    pub(crate) fn steps(&self) -> impl Iterator<Item = PathStep<'_>> {
+        let steps = self.0.iter();
+        steps.map(|(name, index)| PathStep {
+            name,
+            index: *index,
+        })
     }
 }
 
-impl PathStep {
-    fn new(name: &str) -> Self {
-        let index = name.parse().ok();
+impl<'p> PathStep<'p> {
+    pub(crate) fn of(name: &'p str) -> Self {
+        // `01` and `+1` are no indices.
+        let is_index = name == "0" || !name.starts_with(['0', '+']);
         Self {
-            name: name.into(),
-            // `01` and `+1` are no indices.
-            index: index.filter(|index: &usize| index.to_string() == name),
+            name,
+            index: name.parse().ok().filter(|_| is_index),
         }
     }
 }

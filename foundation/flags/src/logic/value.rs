@@ -207,14 +207,14 @@ impl<'a> Val<'a> {
     }
 
     /// Equal in kind and value; lists and objects only if they are the same one.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        match (self.shape(), other.shape()) {
+    pub(crate) fn is(&self, other: &Self, budget: &Budget) -> Result<bool, Stop> {
+        Ok(match (self.shape(), other.shape()) {
             (Shape::Null, Shape::Null) => true,
             (Shape::Bool(one), Shape::Bool(other)) => one == other,
             (Shape::Number(one), Shape::Number(other)) => one == other,
-            (Shape::Text(one), Shape::Text(other)) => one == other,
+            (Shape::Text(one), Shape::Text(other)) => same_text(one, other, budget)?,
             _ => self.is_same(other),
-        }
+        })
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -232,7 +232,7 @@ impl<'a> Val<'a> {
     pub(crate) fn equals(&self, other: &Self, budget: &Budget) -> Result<bool, Stop> {
         use Shape::{Bool, List, Null, Number, Object, Text};
         Ok(match (self.shape(), other.shape()) {
-            (Text(one), Text(other)) => one == other,
+            (Text(one), Text(other)) => same_text(one, other, budget)?,
             (Null, Number(number)) | (Number(number), Null) => number == 0.0,
             (Null, Bool(bool)) | (Bool(bool), Null) => !bool,
             (Null, other) | (other, Null) => matches!(other, Null),
@@ -247,9 +247,9 @@ impl<'a> Val<'a> {
     pub(crate) fn order(&self, other: &Self, budget: &Budget) -> Result<Option<Ordering>, Stop> {
         use Shape::{List, Object, Text};
         match (self.shape(), other.shape()) {
-            (Text(one), Text(other)) => Ok(Some(text_order(one, other))),
             (Text(_) | List | Object, Text(_) | List | Object) => {
                 let (one, other) = (self.to_text(budget)?, other.to_text(budget)?);
+                budget.take_bytes(one.len().min(other.len()))?;
                 Ok(Some(text_order(&one, &other)))
             }
             _ => Ok(self.number(budget)?.partial_cmp(&other.number(budget)?)),
@@ -297,6 +297,15 @@ impl<'a> Items<'_, 'a> {
     }
 }
 
+/// Only texts of the same length are looked at.
+fn same_text(one: &str, other: &str, budget: &Budget) -> Result<bool, Stop> {
+    if one.len() != other.len() {
+        return Ok(false);
+    }
+    budget.take_bytes(one.len())?;
+    Ok(one == other)
+}
+
 /// About how many bytes a copy of it takes.
 fn weight(value: &Value) -> usize {
     match value {
@@ -311,9 +320,6 @@ fn weight(value: &Value) -> usize {
 
 /// JavaScript compares the units of UTF-16, which differs from code points beyond U+D800.
 fn text_order(one: &str, other: &str) -> Ordering {
-    if one.is_ascii() || other.is_ascii() {
-        return one.cmp(other);
-    }
     one.encode_utf16().cmp(other.encode_utf16())
 }
 
