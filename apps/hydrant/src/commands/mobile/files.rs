@@ -43,6 +43,19 @@ pub(crate) fn read_text(file: &Path) -> Result<String> {
     Ok(text)
 }
 
+/// The text of a file that becomes a part of a document, and so is JSON by itself.
+pub(crate) fn read_part(file: &Path) -> Result<String> {
+    let text = read_text(file)?;
+    match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(bad_file(
+            file,
+            &format!("it is not JSON: {error}"),
+            "mend it there; nothing was changed",
+        )),
+    }
+}
+
 /// The documents of a folder: the files KIND/NAME.json in it.
 pub(crate) fn read_tree(folder: &Path) -> Result<Tree> {
     let mut tree = Tree::new();

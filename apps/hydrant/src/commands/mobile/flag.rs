@@ -51,6 +51,7 @@ enum FlagCommand {
     },
     /// Add a flag to a set
     Add {
+        /// Its key, as new-checkout
         key: String,
         /// The set
         #[arg(long, value_name = "SET")]
@@ -282,7 +283,7 @@ async fn add(
     file: &std::path::Path,
     change: &ChangeArgs,
 ) -> Result<()> {
-    let definition = files::read_text(file)?;
+    let definition = files::read_part(file)?;
     let known = mobile.find(KIND, set).await?;
     let (body, base) = match &known {
         Some(document) => (document.body.as_str(), Some(document.revision)),
@@ -311,6 +312,7 @@ async fn set(mobile: &Mobile<'_>, args: &SetArgs) -> Result<()> {
     for variant in &args.variants {
         let (name, value) = variant
             .split_once('=')
+            .filter(|(_, value)| serde_json::from_str::<Value>(value).is_ok())
             .ok_or_else(|| bad_variant(variant))?;
         edits.push((vec!["variants", name], Some(value.to_owned())));
     }
@@ -321,7 +323,7 @@ async fn set(mobile: &Mobile<'_>, args: &SetArgs) -> Result<()> {
         ));
     }
     if let Some(file) = &args.targeting {
-        edits.push((vec!["targeting"], Some(files::read_text(file)?)));
+        edits.push((vec!["targeting"], Some(files::read_part(file)?)));
     }
     if args.no_targeting {
         edits.push((vec!["targeting"], None));
@@ -428,7 +430,7 @@ fn bad_variant(text: &str) -> Failure {
     wrong(
         "bad_variant",
         format!("`{}` is no variant", printable(text)),
-        "write its name and its value, as on=true",
+        "write its name and its value as JSON, as on=true or plain='\"Hello\"'",
     )
 }
 
