@@ -16,6 +16,8 @@ mod demo;
 mod documents;
 mod evaluate;
 mod experiments;
+#[doc(hidden)]
+pub mod fuzz;
 mod keys;
 mod limits;
 mod operations;

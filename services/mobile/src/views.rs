@@ -1,9 +1,9 @@
 //! Whether a revision is different for who asks: a tag over all that their flags are evaluated from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hydrant_flags::Definitions;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::bundle::Bundle;
@@ -92,21 +92,20 @@ impl Public<'_> {
     }
 
     fn add_set(&mut self, set: &Map<String, Value>) {
-        let nothing = Map::new();
-        let part = |name| set.get(name).and_then(Value::as_object).unwrap_or(&nothing);
-        for (key, flag) in part("flags") {
+        let part = |name| set.get(name).and_then(Value::as_object);
+        let metadata = part("metadata").map_or(String::new(), |it| digest_of(&json!(it)));
+        let mut evaluators = Evaluators {
+            rules: part("$evaluators"),
+            digests: BTreeMap::new(),
+        };
+        for (key, flag) in part("flags").into_iter().flatten() {
             if !self.flags.get(key).is_some_and(|flag| flag.is_public()) {
                 continue;
             }
             self.tag.add(key);
             self.tag.add(&flag.to_string());
-            self.tag
-                .add(&Value::from(part("metadata").clone()).to_string());
-            let mut names = BTreeSet::new();
-            add_references(flag, part("$evaluators"), &mut names);
-            for name in names {
-                self.tag.add(&part("$evaluators")[&name].to_string());
-            }
+            self.tag.add(&metadata);
+            evaluators.add_those_of(flag, &mut self.tag);
             self.add_experiment(key);
         }
     }
@@ -133,25 +132,54 @@ impl Public<'_> {
     }
 }
 
-/// The evaluators that something refers to, and those that they refer to.
-fn add_references(value: &Value, evaluators: &Map<String, Value>, names: &mut BTreeSet<String>) {
+/// The shared rules of a set, each of which is hashed once, however many flags refer to it.
+struct Evaluators<'a> {
+    rules: Option<&'a Map<String, Value>>,
+    digests: BTreeMap<String, String>,
+}
+
+impl Evaluators<'_> {
+    /// Adds the rules that something refers to, and with them those that they refer to.
+    fn add_those_of(&mut self, value: &Value, tag: &mut Tag) {
+        let mut names = BTreeSet::new();
+        references(value, &mut names);
+        for name in names {
+            tag.add(self.digest(name));
+        }
+    }
+
+    fn digest(&mut self, name: &str) -> &str {
+        if !self.digests.contains_key(name) {
+            // Revisions have no circles; this ends all the same.
+            self.digests.insert(name.to_owned(), String::new());
+            let rule = self.rules.and_then(|rules| rules.get(name));
+            let mut tag = Tag::default();
+            if let Some(rule) = rule {
+                tag.add(&rule.to_string());
+                self.add_those_of(rule, &mut tag);
+            }
+            self.digests.insert(name.to_owned(), tag.end());
+        }
+        &self.digests[name]
+    }
+}
+
+/// The names of the evaluators that something refers to.
+fn references<'v>(value: &'v Value, names: &mut BTreeSet<&'v str>) {
     match value {
         Value::Object(map) => {
-            let name = map.get("$ref").and_then(Value::as_str).unwrap_or_default();
-            if let Some(evaluator) = evaluators.get(name)
-                && names.insert(name.to_owned())
-            {
-                add_references(evaluator, evaluators, names);
-            }
-            let parts = map.values();
-            parts.for_each(|part| add_references(part, evaluators, names));
+            names.extend(map.get("$ref").and_then(Value::as_str));
+            map.values().for_each(|part| references(part, names));
         }
-        Value::Array(list) => {
-            let parts = list.iter();
-            parts.for_each(|part| add_references(part, evaluators, names));
-        }
+        Value::Array(list) => list.iter().for_each(|part| references(part, names)),
         _ => {}
     }
+}
+
+fn digest_of(value: &Value) -> String {
+    let mut tag = Tag::default();
+    tag.add(&value.to_string());
+    tag.end()
 }
 
 /// A hash over texts, in which each ends where it ends.

@@ -36,11 +36,23 @@ impl Menu {
         names
             .into_iter()
             .fold(merged.json.to_string(), |menu, name| {
-                // Of their characters, a query means another one by `+` alone.
-                let value = text(name).unwrap_or_default().replace('+', "%2B");
+                let value = in_query(text(name).unwrap_or_default());
                 menu.replace(&format!("{{{name}}}"), &value)
             })
     }
+}
+
+/// A text as a value of a query, which it can't leave.
+fn in_query(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut value, byte| {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' => value.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => value.push(char::from(byte)),
+            _ => drop(write!(value, "%{byte:02X}")),
+        }
+        value
+    })
 }
 
 impl Default for Menu {

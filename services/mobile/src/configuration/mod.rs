@@ -8,7 +8,7 @@ pub(crate) mod layer;
 mod memo;
 mod menu;
 pub(crate) mod merge;
-mod range;
+pub(crate) mod range;
 mod reach;
 mod schema;
 mod set;

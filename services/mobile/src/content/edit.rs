@@ -42,7 +42,7 @@ pub fn publish(text: &str, from: &Bound, until: &Bound) -> Result<String, Error>
         }
     }
     bind(&mut entry, from, until);
-    Ok(pretty(&entry))
+    pretty(&entry)
 }
 
 /// The entry without a published form. That becomes the draft, when there is none.
@@ -56,7 +56,7 @@ pub fn unpublish(text: &str) -> Result<String, Error> {
     if entry.get("draft").is_none() {
         entry.put("draft", form);
     }
-    Ok(pretty(&entry))
+    pretty(&entry)
 }
 
 /// The entry with this draft; without one, with a copy of what is published as the draft.
@@ -72,7 +72,7 @@ pub fn draft(text: &str, draft: Option<&str>) -> Result<String, Error> {
         None => take_form(&mut entry.clone()).ok_or_else(not_published)?,
     };
     entry.put("draft", draft);
-    Ok(pretty(&entry))
+    pretty(&entry)
 }
 
 /// The entry without its draft.
@@ -83,7 +83,7 @@ pub fn draft(text: &str, draft: Option<&str>) -> Result<String, Error> {
 pub fn discard(text: &str) -> Result<String, Error> {
     let mut entry = read(text)?;
     entry.remove("draft").ok_or_else(no_draft)?;
-    Ok(pretty(&entry))
+    pretty(&entry)
 }
 
 /// The entry with another schedule of its published form.
@@ -95,7 +95,7 @@ pub fn schedule(text: &str, from: &Bound, until: &Bound) -> Result<String, Error
     let mut entry = read(text)?;
     entry.get("locales").ok_or_else(not_published)?;
     bind(&mut entry, from, until);
-    Ok(pretty(&entry))
+    pretty(&entry)
 }
 
 fn read(text: &str) -> Result<Parts, Error> {
@@ -124,11 +124,14 @@ fn raw(value: &impl serde::Serialize) -> Box<RawValue> {
     to_raw_value(value).expect("texts and JSON become JSON")
 }
 
-/// As a person would write it. The order of members stays.
-fn pretty(entry: &Parts) -> String {
-    let text = serde_json::to_string(entry).expect("JSON becomes JSON");
-    let value: Tree = serde_json::from_str(&text).expect("it was JSON just now");
-    serde_json::to_string_pretty(&value).expect("JSON becomes JSON") + "\n"
+/// As a person would write it. The order of members stays. A part that was only passed over so far may
+/// be nested too deep for a reader, or have a number that is too large.
+fn pretty(entry: &Parts) -> Result<String, Error> {
+    let read = || {
+        let text = serde_json::to_string(entry)?;
+        serde_json::to_string_pretty(&serde_json::from_str::<Tree>(&text)?)
+    };
+    Ok(read().map_err(|error| unreadable(&error))? + "\n")
 }
 
 /// Any JSON, with the order of its members.

@@ -7,7 +7,7 @@ pub mod edit;
 mod explain;
 mod image;
 pub(crate) mod images;
-mod locale;
+pub(crate) mod locale;
 pub(crate) mod objects;
 mod ordered;
 pub(crate) mod preview;

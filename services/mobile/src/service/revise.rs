@@ -67,15 +67,7 @@ fn check_text(edit: &Edit) -> Option<Mistake> {
         return Some(mistake.mend("divide it into several documents"));
     }
     let error = serde_json::from_str::<IgnoredAny>(text).err()?;
-    let said = error.to_string();
-    let (what, _) = said.rsplit_once(" at line ").unwrap_or((&said, ""));
-    Some(Mistake {
-        document: edit.id.to_string(),
-        line: u32::try_from(error.line()).unwrap_or(0),
-        column: u32::try_from(error.column()).unwrap_or(0),
-        message: format!("it is not JSON: {what}"),
-        ..Mistake::default()
-    })
+    Some(hydrant_flags::not_json(text, &error).of(edit.id.to_string()))
 }
 
 /// The documents after these edits.

@@ -35,6 +35,15 @@ impl From<&Source> for Rules {
 }
 
 impl Rules {
+    /// The part at `pointer` of documents of at most so many bytes.
+    pub(crate) fn of(max_size: u64, pointer: &str) -> Self {
+        Self {
+            max_size,
+            pointer: pointer.to_owned(),
+            schema: None,
+        }
+    }
+
     /// The value of an answer, without white space. Takes its time: not for an event loop.
     pub(crate) fn value(&self, body: &[u8], encoding: &str) -> Result<Box<RawValue>, Failure> {
         let body = self.unpacked(body, encoding)?;
@@ -185,16 +194,8 @@ mod tests {
 
     use super::*;
 
-    fn rules(max_size: u64, pointer: &str) -> Rules {
-        Rules {
-            max_size,
-            pointer: pointer.into(),
-            schema: None,
-        }
-    }
-
     fn value(body: &str, pointer: &str) -> Result<String, String> {
-        let value = rules(1000, pointer).value(body.as_bytes(), "");
+        let value = Rules::of(1000, pointer).value(body.as_bytes(), "");
         value
             .map(|value| value.get().to_owned())
             .map_err(|failure| failure.reason)
@@ -231,7 +232,7 @@ mod tests {
         ] {
             assert!(value(body, "").unwrap_err().contains(part), "{body}");
         }
-        let bytes = rules(1000, "").value(b"\"\xff\"", "").unwrap_err();
+        let bytes = Rules::of(1000, "").value(b"\"\xff\"", "").unwrap_err();
         assert!(bytes.reason.contains("UTF-8"));
         assert_eq!(value("\u{feff}[1]", "").unwrap(), "[1]");
     }
@@ -242,7 +243,7 @@ mod tests {
         assert!(value(&nested(MAX_DEPTH), "").is_ok());
         let reason = value(&nested(MAX_DEPTH + 1), "").unwrap_err();
         assert!(reason.contains("nested"), "{reason}");
-        let reason = rules(1 << 20, "").value("[".repeat(1 << 20).as_bytes(), "");
+        let reason = Rules::of(1 << 20, "").value("[".repeat(1 << 20).as_bytes(), "");
         assert!(reason.unwrap_err().reason.contains("nested"));
         let text = format!("\"{}\\\"{}\"", "[".repeat(200), "{".repeat(200));
         assert!(value(&text, "").is_ok(), "not in a text");
@@ -265,14 +266,14 @@ mod tests {
             (brotli, "br"),
             (zstd::encode_all(&body[..], 3).unwrap(), "ZSTD"),
         ] {
-            let value = rules(8, "").value(&packed, encoding).unwrap();
+            let value = Rules::of(8, "").value(&packed, encoding).unwrap();
             assert_eq!(value.get(), r#"{"a":1}"#, "{encoding}");
-            let failure = rules(7, "").value(&packed, encoding).unwrap_err();
+            let failure = Rules::of(7, "").value(&packed, encoding).unwrap_err();
             assert!(failure.reason.contains("more than 7"), "{encoding}");
-            let failure = rules(8, "").value(body, encoding).unwrap_err();
+            let failure = Rules::of(8, "").value(body, encoding).unwrap_err();
             assert!(failure.reason.contains(encoding), "{failure:?}");
         }
-        let failure = rules(8, "").value(body, "exotic").unwrap_err();
+        let failure = Rules::of(8, "").value(body, "exotic").unwrap_err();
         assert!(failure.reason.contains("exotic"));
     }
 
@@ -280,7 +281,7 @@ mod tests {
     fn a_bomb_is_not_unpacked_beyond_its_size() {
         let bomb = gzip(&vec![b' '; 64 * 1024 * 1024]);
         println!("{} bytes stand for 64 MB", bomb.len());
-        let failure = rules(100_000, "").value(&bomb, "gzip").unwrap_err();
+        let failure = Rules::of(100_000, "").value(&bomb, "gzip").unwrap_err();
         assert!(failure.reason.contains("more than 100000"), "{failure:?}");
     }
 
@@ -291,7 +292,7 @@ mod tests {
         std::fs::write(&path, r#"{"items": {"type": "integer"}}"#).unwrap();
         let rules = Rules {
             schema: Some(Arc::new(Schema::load(&path).unwrap())),
-            ..rules(1000, "/data")
+            ..Rules::of(1000, "/data")
         };
         assert!(rules.value(br#"{"data": [1, 2]}"#, "").is_ok());
         let failure = rules.value(br#"{"data": [1, "x"]}"#, "").unwrap_err();
@@ -305,14 +306,14 @@ mod tests {
         ) {
             let whole = json!({ "texts": texts, "number": number });
             let pretty = serde_json::to_string_pretty(&whole).unwrap();
-            let value = rules(100_000, "").value(pretty.as_bytes(), "").unwrap();
+            let value = Rules::of(100_000, "").value(pretty.as_bytes(), "").unwrap();
             prop_assert_eq!(value.get(), whole.to_string());
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             for encoding in ["", "gzip", "br", "zstd"] {
-                let _ = rules(100, "/a/0").value(&bytes, encoding);
+                let _ = Rules::of(100, "/a/0").value(&bytes, encoding);
             }
         }
     }

@@ -157,7 +157,19 @@ impl Sources {
     ///
     /// If the file can't be read, or says something that can't be.
     pub fn load(path: &Path, public_url: Option<&str>) -> Result<Self, SourcesError> {
-        let file: File = config::load(path)?;
+        Self::checked(config::load(path)?, path, public_url)
+    }
+
+    /// The same of a text, as if it stood in the file.
+    pub(crate) fn parse(
+        path: &Path,
+        text: &str,
+        public_url: Option<&str>,
+    ) -> Result<Self, SourcesError> {
+        Self::checked(config::parse(path, text)?, path, public_url)
+    }
+
+    fn checked(file: File, path: &Path, public_url: Option<&str>) -> Result<Self, SourcesError> {
         let folder = path.parent().unwrap_or(Path::new("."));
         let around = Around { folder, public_url };
         Self::check(file, &around).map_err(|message| SourcesError::Invalid {

@@ -2,7 +2,7 @@
 //! `service/mobile` asks each at its interval; what it found stands in shared state.
 
 mod address;
-mod answer;
+pub(crate) mod answer;
 pub(crate) mod board;
 mod courier;
 mod definition;
