@@ -294,6 +294,7 @@ impl<'a> Run<'a> {
         use Operator::*;
         match operator {
             Max | Min => self.extreme(operator, arguments, data),
+            Add if arguments.len() == 1 => self.only_addend(&arguments[0], data),
             Add => self.fold(arguments, 0.0, |sum, it| Ok(sum + self.addend(it)?), data),
             Multiply if arguments.is_empty() => Err(Stop::Empty),
             Multiply => self.fold(
@@ -382,6 +383,15 @@ impl<'a> Run<'a> {
             return Ok(f64::NAN);
         }
         value.number(&self.budget)
+    }
+
+    /// Evaluators take an empty list that stands alone for no arguments.
+    fn only_addend(&self, argument: &'a Node, data: &Val<'a>) -> Result<Val<'a>> {
+        let value = self.evaluate(argument, data)?;
+        Ok(Val::Number(match value.items() {
+            Some(items) if items.len() == 0 => 0.0,
+            _ => self.addend(&value)?,
+        }))
     }
 
     fn extreme(
