@@ -296,20 +296,35 @@ mod tests {
         );
     }
 
+    /// A flag whose rule leads through so many evaluators, each with an operator.
+    fn chain(length: usize) -> String {
+        let mut evaluators = Map::from_iter([("e0".to_owned(), json!({"!": {"var": "x"}}))]);
+        for index in 1..length {
+            let rule = json!({"!": {"$ref": format!("e{}", index - 1)}});
+            evaluators.insert(format!("e{index}"), rule);
+        }
+        let variants = json!({"true": 1, "false": 2});
+        let targeting = json!({"$ref": format!("e{}", length - 1)});
+        let flag = json!({"state": "ENABLED", "variants": variants, "targeting": targeting});
+        json!({"flags": {"flag": flag}, "$evaluators": evaluators}).to_string()
+    }
+
     #[test]
     fn long_chains_of_evaluators_are_refused() {
-        let mut evaluators = Map::from_iter([("e0".to_owned(), json!({"!": true}))]);
-        for index in 1..5000 {
-            evaluators.insert(
-                format!("e{index}"),
-                json!({"!": {"$ref": format!("e{}", index - 1)}}),
-            );
+        for length in [60, 5000] {
+            let told = mistakes(&chain(length));
+            assert!(told[0].contains("nested deeper than"), "{told:?}");
         }
-        let text = json!({"flags": {}, "$evaluators": evaluators}).to_string();
-        assert!(
-            mistakes(&text)
-                .iter()
-                .any(|it| it.contains("nested deeper than"))
-        );
+    }
+
+    #[test]
+    fn the_longest_chain_fits_the_stack_of_a_worker() {
+        let worker = std::thread::Builder::new().stack_size(1 << 20);
+        let evaluated = worker.spawn(|| {
+            let text = chain(45);
+            let definitions = Definitions::compile([("set", text.as_str())]).unwrap();
+            evaluated(&definitions, "flag", "").1
+        });
+        assert_eq!(evaluated.unwrap().join().unwrap(), Reason::TargetingMatch);
     }
 }
