@@ -203,7 +203,7 @@ fn sort_mariadb(number: u16, message: &str) -> RecordsError {
         }
         1049 => RecordsError::unavailable("the database is not there"),
         // Too many connections; shutting down; gone; a node of Galera that is not in the primary
-        // component; read-only while it is taken over; killed by its own limits.
+        // component; killed by its own limits.
         1040
         | 1203
         | 1053
@@ -217,10 +217,8 @@ fn sort_mariadb(number: u16, message: &str) -> RecordsError {
         | 2006
         | 2013
         | 1047
-        | 1290
-        | 1792
-        | 1836
         | 1180 => RecordsError::unavailable("the database is not ready"),
+        1290 | 1792 | 1836 => RecordsError::unavailable("the database is read-only"),
         1021 | 1114 => RecordsError::unavailable("the disk of the database is full"),
         _ if message.contains("WSREP") => {
             RecordsError::new(Kind::Conflict, "the cluster of the database is not ready")

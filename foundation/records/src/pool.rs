@@ -16,7 +16,7 @@ const LIFETIME: Duration = Duration::from_secs(600);
 /// A database. Cheap to clone; all clones share its connections, which are made when they are
 /// needed.
 #[derive(Clone)]
-pub struct Records(Arc<Shared>);
+pub struct Records(Arc<Shared>, Duration);
 
 struct Shared {
     config: Config,
@@ -45,12 +45,26 @@ impl Records {
     /// in the first question.
     pub fn open(config: Config) -> Self {
         let places = Arc::new(Semaphore::new(config.connections.max(1)));
-        Self(Arc::new(Shared {
+        let deadline = config.deadline;
+        let shared = Shared {
             config,
             places,
             idle: Mutex::default(),
             writing: Arc::default(),
-        }))
+        };
+        Self(Arc::new(shared), deadline)
+    }
+
+    /// The same database, for who wants to hear sooner what is wrong with it than the configuration's
+    /// [time](Config::deadline) allows.
+    #[must_use]
+    pub fn within(&self, deadline: Duration) -> Self {
+        Self(Arc::clone(&self.0), deadline.min(self.1))
+    }
+
+    /// How long a transaction may take, with its repeats.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.1
     }
 
     /// Where it is, for people.

@@ -86,7 +86,7 @@ impl Records {
         Attempts {
             records: self,
             purpose,
-            deadline: Instant::now() + self.config().deadline,
+            deadline: Instant::now() + self.deadline(),
             waits: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             turn: None,
         }

@@ -6,6 +6,7 @@
 
 mod certificates;
 pub mod foreign;
+pub mod galera;
 mod janitor;
 pub mod mariadb;
 pub mod netns;
@@ -20,6 +21,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 pub use certificates::Certificates;
+pub use galera::Galera;
 pub use janitor::{MARK, folder, marked};
 pub use mariadb::MariaDb;
 pub use process::{Process, kill};

@@ -1,4 +1,4 @@
-//! MariaDB: one server.
+//! MariaDB: one server; several of them are a cluster of [`crate::galera`].
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,6 +16,9 @@ use crate::{Certificates, Missing, READY, require, wait_until};
 pub const USER: &str = "hydrant";
 /// The database that is there from the beginning.
 pub const DATABASE: &str = "hydrant";
+
+/// The user's password at the beginning.
+pub(crate) const PASSWORD: &str = "a password of the harness";
 
 /// How MariaDB is started.
 #[derive(Debug, Clone, Default)]
@@ -37,16 +40,31 @@ pub struct MariaDb {
 impl MariaDb {
     /// Starts a server, with an empty database and a user with a password.
     pub fn start(options: Options) -> Result<Self, Missing> {
+        Self::require()?;
+        let mariadb = Self::make(&options);
+        copy(&template().join("data"), &mariadb.data());
+        mariadb.restart();
+        let require = if options.tls { "REQUIRE SSL" } else { "" };
+        mariadb.must(&format!(
+            "CREATE USER {USER}@'%' IDENTIFIED BY '' {require}"
+        ));
+        mariadb.set_password(PASSWORD);
+        mariadb.create_database(DATABASE);
+        Ok(mariadb)
+    }
+
+    pub(crate) fn require() -> Result<(), Missing> {
         require("mariadbd", "mariadb-server")?;
         require("mariadb-install-db", "mariadb-server")?;
-        require("mariadb", "mariadb-client")?;
+        require("mariadb", "mariadb-client")
+    }
+
+    /// A server that has no data yet, and does not run.
+    pub(crate) fn make(options: &Options) -> Self {
         let folder = crate::folder();
-        copy(&template().join("data"), &folder.path().join("data"));
         let certificates = (options.tls).then(|| Certificates::make(folder.path(), &[]));
         let port = Port::take();
         let config = folder.path().join("mariadb.conf");
-        let lines = lines(folder.path(), &port, certificates.as_ref(), &options);
-        fs::write(&config, lines.join("\n") + "\n").expect("the configuration can be written");
         let arguments = [format!("--defaults-file={}", config.display())];
         let process = Process::new("mariadb", folder.path(), "mariadbd", &arguments);
         let mariadb = Self {
@@ -55,14 +73,21 @@ impl MariaDb {
             certificates,
             folder,
         };
-        mariadb.restart();
-        let require = if options.tls { "REQUIRE SSL" } else { "" };
-        mariadb.must(&format!(
-            "CREATE USER {USER}@'%' IDENTIFIED BY '' {require}"
-        ));
-        mariadb.set_password("a password of the harness");
-        mariadb.create_database(DATABASE);
-        Ok(mariadb)
+        mariadb.configure(&options.more);
+        mariadb
+    }
+
+    /// Writes its configuration, for the next start.
+    pub(crate) fn configure(&self, more: &[String]) {
+        let mut lines = lines(self.folder(), &self.port, self.certificates.as_ref());
+        lines.extend_from_slice(more);
+        let config = self.folder().join("mariadb.conf");
+        fs::write(config, lines.join("\n") + "\n").expect("the configuration can be written");
+    }
+
+    /// The folder of its data alone.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder().join("data")
     }
 
     /// Makes another database, to which the user has all rights.
@@ -74,6 +99,10 @@ impl MariaDb {
     /// Changes the user's password, and the file with it.
     pub fn set_password(&self, password: &str) {
         self.must(&format!("ALTER USER {USER}@'%' IDENTIFIED BY '{password}'"));
+        self.write_password(password);
+    }
+
+    pub(crate) fn write_password(&self, password: &str) {
         fs::write(self.password_file(), format!("{password}\n")).expect("a file for the password");
     }
 
@@ -180,12 +209,7 @@ impl MariaDb {
     }
 }
 
-fn lines(
-    folder: &Path,
-    port: &Port,
-    certificates: Option<&Certificates>,
-    options: &Options,
-) -> Vec<String> {
+fn lines(folder: &Path, port: &Port, certificates: Option<&Certificates>) -> Vec<String> {
     let mut lines = vec![
         "[mariadbd]".to_owned(),
         format!("datadir={}", folder.join("data").display()),
@@ -206,7 +230,6 @@ fn lines(
             format!("ssl-key={}", files.server_key().display()),
         ]);
     }
-    lines.extend(options.more.iter().cloned());
     lines
 }
 

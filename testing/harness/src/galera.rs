@@ -1,0 +1,139 @@
+//! A Galera cluster of MariaDB: several servers that all take writes, and agree at each commit.
+
+use std::fs;
+use std::path::Path;
+
+use crate::mariadb::{MariaDb, Options, PASSWORD};
+use crate::port::Port;
+use crate::{Missing, READY, is_there, wait_until};
+
+/// Where the system's package `galera-4` has its library.
+const LIBRARY: &str = "/usr/lib/galera/libgalera_smm.so";
+/// Who owns what `rsync` writes when it is started as root.
+const NOBODY: u32 = 65_534;
+
+/// A cluster that runs. Dropped, it and its data are gone.
+pub struct Galera {
+    nodes: Vec<Node>,
+}
+
+struct Node {
+    server: MariaDb,
+    /// Where it hears of the others.
+    group: Port,
+    /// Where it gets what it has missed.
+    missed: Port,
+    /// Where it gets everything.
+    all: Port,
+}
+
+impl Galera {
+    /// Starts so many servers; less than three do not outlive the loss of one.
+    pub fn start(servers: usize) -> Result<Self, Missing> {
+        MariaDb::require()?;
+        if !Path::new(LIBRARY).exists() {
+            let reason = format!("{LIBRARY} is not here; install the system's package `galera-4`");
+            return Err(Missing::because(reason));
+        }
+        if !is_there("rsync") {
+            return Err(Missing::program("rsync", "rsync"));
+        }
+        let first = Node::first()?;
+        let mut cluster = Self { nodes: vec![first] };
+        for _ in 1..servers {
+            cluster
+                .nodes
+                .push(Node::new(MariaDb::make(&Options::default())));
+            cluster.join(cluster.nodes.len() - 1);
+        }
+        // From now on it would join the others, and not begin a cluster of its own.
+        cluster.configure(0);
+        Ok(cluster)
+    }
+
+    /// A server.
+    pub fn node(&self, node: usize) -> &MariaDb {
+        &self.nodes[node].server
+    }
+
+    /// Lets a server that was killed join again: it gets all data from the others.
+    pub fn join(&self, node: usize) {
+        let server = self.node(node);
+        let data = server.data();
+        let _ = fs::remove_dir_all(&data);
+        fs::create_dir(&data).expect("a folder for the data");
+        if rustix::process::geteuid().is_root() {
+            let given = std::os::unix::fs::chown(&data, Some(NOBODY), Some(NOBODY));
+            given.expect("the folder can be given to rsync");
+        }
+        self.configure(node);
+        server.write_password(PASSWORD);
+        server.restart();
+        let joined = wait_until(READY, || self.is_synced(node));
+        assert!(joined, "a server does not join");
+    }
+
+    /// Waits until a server sees so many of them, itself included, and takes writes.
+    pub fn wait_size(&self, node: usize, servers: usize) {
+        let sees = || {
+            self.status(node, "wsrep_cluster_size").as_deref() == Some(&servers.to_string())
+                && self.status(node, "wsrep_ready").as_deref() == Some("ON")
+        };
+        assert!(wait_until(READY, sees), "the cluster has another size");
+    }
+
+    fn is_synced(&self, node: usize) -> bool {
+        self.status(node, "wsrep_local_state_comment").as_deref() == Some("Synced")
+    }
+
+    fn status(&self, node: usize, name: &str) -> Option<String> {
+        let told = self.node(node).sql(&format!("SHOW STATUS LIKE '{name}'"))?;
+        Some(told.trim().split_once('\t')?.1.to_owned())
+    }
+
+    fn configure(&self, node: usize) {
+        let groups = self.nodes.iter().map(|node| node.group.number());
+        let groups: Vec<String> = groups.map(|port| format!("127.0.0.1:{port}")).collect();
+        let node = &self.nodes[node];
+        node.server.configure(&node.lines(&groups.join(",")));
+    }
+}
+
+impl Node {
+    fn new(server: MariaDb) -> Self {
+        Self {
+            server,
+            group: Port::take(),
+            missed: Port::take(),
+            all: Port::take(),
+        }
+    }
+
+    /// The one that the others join. As a single server it makes the user and the database.
+    fn first() -> Result<Self, Missing> {
+        let node = Self::new(MariaDb::start(Options::default())?);
+        node.server.kill();
+        node.server.configure(&node.lines(""));
+        node.server.restart();
+        Ok(node)
+    }
+
+    fn lines(&self, cluster: &str) -> Vec<String> {
+        let [group, missed, all] = [&self.group, &self.missed, &self.all].map(Port::number);
+        vec![
+            "binlog_format=ROW".into(),
+            "innodb_autoinc_lock_mode=2".into(),
+            "wsrep_on=ON".into(),
+            format!("wsrep_provider={LIBRARY}"),
+            "wsrep_cluster_name=hydrant".into(),
+            format!("wsrep_cluster_address=gcomm://{cluster}"),
+            "wsrep_node_address=127.0.0.1".into(),
+            format!(
+                "wsrep_provider_options=\"gmcast.listen_addr=tcp://127.0.0.1:{group};\
+                 ist.recv_addr=127.0.0.1:{missed};gcache.size=16M\""
+            ),
+            "wsrep_sst_method=rsync".into(),
+            format!("wsrep_sst_receive_address=127.0.0.1:{all}"),
+        ]
+    }
+}
