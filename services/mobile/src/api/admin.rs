@@ -42,7 +42,7 @@ enum Author {
 }
 
 /// What is passed on. Methods between our own processes are not among it.
-const METHODS: [(&str, Author); 17] = [
+const METHODS: [(&str, Author); 20] = [
     ("Documents/Apply", Author::Named),
     ("Documents/Revert", Author::Named),
     ("Documents/Get", Author::None),
@@ -54,6 +54,9 @@ const METHODS: [(&str, Author); 17] = [
     ("Experiments/Report", Author::None),
     ("Experiments/Who", Author::None),
     ("Operations/Status", Author::None),
+    ("Configurations/Explain", Author::None),
+    ("Configurations/Compare", Author::None),
+    ("Configurations/Layers", Author::None),
     ("Content/CreatePreview", Author::None),
     ("Content/RevokePreviews", Author::None),
     ("Content/ExplainSlot", Author::None),
@@ -325,16 +328,70 @@ mod tests {
         }
     }
 
-    #[test]
-    fn methods_between_our_own_processes_are_not_passed_on() {
-        assert_eq!(known("Documents/Apply").unwrap(), Author::Named);
-        for own in [
-            "Operations/Report",
-            "Operations/Bring",
-            "Experiments/Expose",
-            "Documents/../Apply",
-        ] {
-            assert!(known(own).is_err(), "{own}");
+    /// What our own processes say to each other.
+    const OWN: [&str; 5] = [
+        "Operations/Report",
+        "Operations/Bring",
+        "Observations/Expose",
+        "Observations/Measure",
+        "Content/ReadPreview",
+    ];
+
+    /// All methods of the protocol, each with whether its request begins with an author.
+    fn all() -> Vec<(String, Author)> {
+        let protocols = [
+            include_str!("../../proto/hydrant/mobile/v1/configuration.proto"),
+            include_str!("../../proto/hydrant/mobile/v1/content.proto"),
+            include_str!("../../proto/hydrant/mobile/v1/documents.proto"),
+            include_str!("../../proto/hydrant/mobile/v1/experiments.proto"),
+            include_str!("../../proto/hydrant/mobile/v1/operations.proto"),
+        ];
+        let text = protocols.join("\n");
+        let (mut service, mut all) = ("", Vec::new());
+        for line in text.lines().map(str::trim) {
+            if let Some(rest) = line.strip_prefix("service ") {
+                service = rest.trim_end_matches([' ', '{']);
+            }
+            let Some((name, rest)) = line
+                .strip_prefix("rpc ")
+                .and_then(|rest| rest.split_once('('))
+            else {
+                continue;
+            };
+            let message = rest.split(')').next().unwrap_or_default();
+            let (_, fields) = text.split_once(&format!("message {message} {{")).unwrap();
+            let fields = fields.split('}').next().unwrap_or_default();
+            let author = match fields.contains("string author = 1;") {
+                true => Author::Named,
+                false => Author::None,
+            };
+            all.push((format!("{service}/{name}"), author));
         }
+        all
+    }
+
+    #[test]
+    fn every_method_is_passed_on_as_its_protocol_says_or_is_our_own() {
+        let all = all();
+        for (method, author) in &all {
+            match known(method) {
+                Ok(found) => assert_eq!(found, *author, "{method}"),
+                Err(_) => assert!(
+                    OWN.contains(&method.as_str()),
+                    "{method} is in neither table"
+                ),
+            }
+        }
+        for named in METHODS.iter().map(|(name, _)| *name).chain(OWN) {
+            assert!(
+                all.iter().any(|(method, _)| method == named),
+                "there is no {named}"
+            );
+        }
+        assert!(
+            OWN.iter().all(|own| known(own).is_err()),
+            "our own stay inside"
+        );
+        assert!(known("Documents/../Apply").is_err());
     }
 }

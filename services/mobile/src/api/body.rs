@@ -84,7 +84,7 @@ pub(crate) fn compose(
         patience,
     };
     writer.head(parameters);
-    if serving.compiled.revision > 0 {
+    if serving.has_revision {
         let context = parameters.context(now_unix_ms.div_euclid(1000));
         let compiled = &serving.compiled;
         writer.config(compiled, &context);

@@ -1,12 +1,14 @@
 //! Keeps what is served in step with what is published.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hydrant_flags::Mistake;
 use hydrant_runtime::Clock;
 use hydrant_sdk::{Error, Hydrant, StateChange, StateWatch};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::api::compose::Feed;
 use crate::api::ofrep::Changes;
@@ -18,6 +20,11 @@ use crate::operations::Reception;
 use crate::sources::Order;
 use crate::sources::snapshot::View;
 
+/// How long a revision that is older than the served one stands in the state before it is served. A
+/// state that has lost writes shows an older one until the leader has written the newest again;
+/// tables that were restored from a backup mean it.
+const OLDER: Duration = Duration::from_secs(10);
+
 /// Keeps the feed in step with the snapshot.
 pub(crate) struct Follower {
     state: hydrant_sdk::State,
@@ -26,6 +33,8 @@ pub(crate) struct Follower {
     served: Served,
     /// What was published and is not compiled yet.
     published: Option<Bytes>,
+    /// What is published and older than what is served, and when it is served all the same.
+    older: Option<(Arc<Compiled>, Instant)>,
     changes: Changes,
     reception: Reception,
     orders: watch::Sender<Vec<Order>>,
@@ -45,6 +54,7 @@ impl Follower {
             state,
             served,
             published: None,
+            older: None,
             changes,
             reception,
             orders: watch::Sender::default(),
@@ -56,8 +66,9 @@ impl Follower {
         self.orders.subscribe()
     }
 
+    /// Waits until there is all that answers are made from: a revision, and the sources.
     pub(crate) async fn until_first(&mut self) -> Result<(), Error> {
-        while self.served.load().feed.is_none() {
+        while !self.served.load().is_complete() {
             self.step().await?;
         }
         Ok(())
@@ -82,7 +93,10 @@ impl Follower {
     /// Takes in one change. What is gone, or can't be read, leaves the last good one.
     async fn step(&mut self) -> Result<(), Error> {
         self.take_published().await;
-        let change = self.watch.next().await?;
+        let Some(change) = self.change().await? else {
+            self.take_older();
+            return Ok(());
+        };
         if let Some(snapshot) = self.sources.take(&change) {
             swap_feed(&self.served, Arc::new(Feed::new(snapshot)));
             let orders = self.sources.orders().to_vec();
@@ -105,6 +119,15 @@ impl Follower {
         Ok(())
     }
 
+    /// What happens next in the state; `None` when an older revision has stood there for long enough.
+    async fn change(&mut self) -> Result<Option<StateChange>, Error> {
+        let Some((_, end)) = &self.older else {
+            return self.watch.next().await.map(Some);
+        };
+        let change = tokio::time::timeout_at(*end, self.watch.next()).await;
+        change.ok().transpose()
+    }
+
     /// Compiles what was published, on a thread where it keeps no request waiting, and serves it from
     /// then on. What can't be served leaves what is served as it is. Who gives up waiting loses
     /// nothing: the next step goes on with it.
@@ -116,14 +139,38 @@ impl Follower {
         self.published = None;
         let made = made.unwrap_or_else(|_| Err((0, "the program failed while it compiled".into())));
         match made {
-            Ok(compiled) => {
-                let compiled = Arc::new(compiled);
-                swap_compiled(&self.served, Arc::clone(&compiled));
-                self.reception.took();
-                self.changes.tell(compiled);
-            }
+            Ok(compiled) => self.serve_unless_older(Arc::new(compiled)),
             Err((revision, reason)) => self.refuse(revision, reason),
         }
+    }
+
+    fn serve_unless_older(&mut self, compiled: Arc<Compiled>) {
+        let served = self.served.load().compiled.revision;
+        if compiled.revision >= served {
+            return self.serve(compiled);
+        }
+        let revision = compiled.revision;
+        tracing::warn!(
+            revision,
+            served,
+            "an older revision is published; waiting whether it stays"
+        );
+        let since = self.older.take().map(|(_, end)| end);
+        let end = since.unwrap_or_else(|| Instant::now() + OLDER);
+        self.older = Some((compiled, end));
+    }
+
+    fn take_older(&mut self) {
+        if let Some((compiled, _)) = self.older.take() {
+            self.serve(compiled);
+        }
+    }
+
+    fn serve(&mut self, compiled: Arc<Compiled>) {
+        self.older = None;
+        swap_compiled(&self.served, Arc::clone(&compiled));
+        self.changes.tell(compiled);
+        self.reception.took();
     }
 
     fn refuse(&self, revision: u64, reason: String) {

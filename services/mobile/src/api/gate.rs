@@ -76,6 +76,24 @@ impl Gate {
         })
     }
 
+    /// The same for calls that are answered from memory, as `init`. Whose key has a rate is held to it here
+    /// too, and wrong keys cost what they cost everywhere; requests without a key are not counted:
+    /// thousands of phones behind one address may start at once, and each such answer costs little.
+    pub(crate) fn admit_cached(
+        &self,
+        compiled: &Compiled,
+        headers: &HeaderMap,
+    ) -> Result<Caller, Refusal> {
+        let caller = compiled.keys.caller(headers);
+        if matches!(caller, Ok(Caller::Anonymous)) {
+            return Ok(Caller::Anonymous);
+        }
+        let address = compiled.settings.anonymous.address(headers);
+        let counted = caller.as_ref().unwrap_or(&Caller::Anonymous);
+        self.count(compiled, counted, address)?;
+        caller.map_err(Refusal::WrongKey)
+    }
+
     /// The same for who has a ticket, which stands for a key.
     pub(crate) fn admit_ticket(
         &self,
@@ -100,10 +118,10 @@ impl Gate {
     /// Before the first revision nobody's key is known: to call it wrong would send clients away for
     /// good.
     fn compiled(&self) -> Result<Arc<Compiled>, Refusal> {
-        let compiled = Arc::clone(&self.served.load().compiled);
-        match compiled.revision {
-            0 => Err(Refusal::NotReady),
-            _ => Ok(compiled),
+        let serving = self.served.load();
+        match serving.has_revision {
+            false => Err(Refusal::NotReady),
+            true => Ok(Arc::clone(&serving.compiled)),
         }
     }
 

@@ -14,7 +14,7 @@ use hydrant_sdk::{Code, Context, Error, Problem};
 use crate::api::Answers;
 use crate::api::body::{Composed, Patience, compose};
 use crate::api::cache::{Body, Call, Key};
-use crate::api::gate::Refusal;
+use crate::api::gate::{Gate, Refusal};
 use crate::api::parameters::{Parameters, refuse};
 use crate::api::reply::{Reply, for_now};
 use crate::api::serving::Serving;
@@ -75,7 +75,8 @@ fn prepare(
     read: impl FnOnce() -> Result<Parameters, Error>,
 ) -> Result<Outcome, Box<Response>> {
     let serving = answers.served.load();
-    let caller = caller(&serving, headers).map_err(|refusal| Box::new(refusal.into_response()))?;
+    let caller = caller(&answers.gate, &serving, headers);
+    let caller = caller.map_err(|refusal| Box::new(refusal.into_response()))?;
     let now = answers.clock.unix_ms();
     let key = Key::new(call, &caller, question);
     let body = match serving.cache.get(&key, now) {
@@ -99,14 +100,10 @@ fn prepare(
 }
 
 /// Who asks. Before the first revision no key is known, and there is nothing that needs one.
-fn caller(serving: &Serving, headers: &HeaderMap) -> Result<Caller, Refusal> {
-    match serving.compiled.revision {
-        0 => Ok(Caller::Anonymous),
-        _ => serving
-            .compiled
-            .keys
-            .caller(headers)
-            .map_err(Refusal::WrongKey),
+fn caller(gate: &Gate, serving: &Serving, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    match serving.has_revision {
+        false => Ok(Caller::Anonymous),
+        true => gate.admit_cached(&serving.compiled, headers),
     }
 }
 
@@ -117,7 +114,7 @@ fn work(
     now: i64,
 ) -> Result<Composed, Error> {
     let parameters = read()?;
-    if serving.compiled.revision == 0 && serving.feed.is_none() {
+    if !serving.has_revision && serving.feed.is_none() {
         return Err(no_snapshot());
     }
     let waits = Context::current().and_then(|context| context.time_left());

@@ -24,7 +24,7 @@ use std::time::Duration;
 use axum::extract::FromRef;
 use axum::middleware::from_fn_with_state;
 use hydrant_runtime::{Clock, Shutdown};
-use hydrant_sdk::{Code, Error, Hydrant, Problem, Service, Tier};
+use hydrant_sdk::{Code, Error, Hydrant, Instance, InstanceState, Problem, Service, Tier};
 
 use crate::VERSION;
 use crate::api::admin::Admin;
@@ -38,8 +38,8 @@ use crate::content;
 use crate::operations::{Reception, Reporter};
 use crate::sources::{Asker, Courier, Errands};
 
-/// How long a new process waits for the snapshot before it lets requests in.
-const FIRST_SNAPSHOT: Duration = Duration::from_secs(5);
+/// How long a new process waits for what it answers from before it looks for others that can answer.
+const FIRST: Duration = Duration::from_secs(10);
 
 /// Runs `api/mobile`: answers apps from what `service/mobile` published.
 ///
@@ -63,11 +63,9 @@ pub async fn run_api() -> Result<(), Error> {
     let reporter = Reporter {
         hydrant: hydrant.clone(),
         served: Arc::clone(&answers.served),
-        reception,
+        reception: reception.clone(),
     };
-    // A process that answers 503 because it is new would be seen by users; one that registers
-    // a moment later is not.
-    let _ = tokio::time::timeout(FIRST_SNAPSHOT, follower.until_first()).await;
+    until_it_can_answer(&hydrant, &mut follower, &reception).await;
     Service::new(Tier::Api, "mobile", VERSION)?
         .http(routes(Arc::clone(&answers)))
         .http(admin.routes())
@@ -82,6 +80,29 @@ pub async fn run_api() -> Result<(), Error> {
         .alongside(courier.run_again_and_again())
         .run_on(hydrant)
         .await
+}
+
+/// Waits for a revision and for the sources: a process that answers 503 because it is new would be
+/// seen by users, and one that registers a moment later is not. While others answer, a new one waits
+/// for as long as it takes. Where nobody does, it lets requests in after some time: `init` tells what
+/// there is, and that the rest is missing.
+async fn until_it_can_answer(hydrant: &Hydrant, follower: &mut Follower, reception: &Reception) {
+    while tokio::time::timeout(FIRST, follower.until_first())
+        .await
+        .is_err()
+    {
+        if !others_answer(hydrant).await {
+            return reception.begins_with_nothing(FIRST);
+        }
+        tracing::warn!("nothing to answer from has come yet; others answer meanwhile");
+    }
+}
+
+/// Whether others of this service let requests in. This process is not registered yet.
+async fn others_answer(hydrant: &Hydrant) -> bool {
+    let found = tokio::time::timeout(FIRST, hydrant.discover("api/mobile")).await;
+    let ready = |one: &Instance| one.state == InstanceState::Ready;
+    matches!(found, Ok(Ok(others)) if others.iter().any(ready))
 }
 
 /// What the handlers of all calls share.

@@ -11,8 +11,10 @@ use crate::compiled::Compiled;
 
 /// What one moment's answers are made from, and the answers that were made from it.
 pub(crate) struct Serving {
-    /// The newest revision that compiled; revision 0 is empty.
+    /// The newest revision that compiled; empty before one has come.
     pub(crate) compiled: Arc<Compiled>,
+    /// Whether one has come. Revision 0 can: nothing has been changed yet.
+    pub(crate) has_revision: bool,
     /// What the sources said; `None` until the first snapshot has come.
     pub(crate) feed: Option<Arc<Feed>>,
     /// A newer revision that does not compile here; then the one above goes on.
@@ -35,37 +37,53 @@ pub(crate) struct RefusedRevision {
 pub(crate) type Served = Arc<ArcSwap<Serving>>;
 
 impl Serving {
-    fn new(
-        compiled: Arc<Compiled>,
-        feed: Option<Arc<Feed>>,
-        refused: Option<RefusedRevision>,
-    ) -> Self {
+    /// The same revision and sources, without the answers that were made before.
+    fn again(&self) -> Self {
         Self {
-            revision: compiled.revision.into(),
+            compiled: Arc::clone(&self.compiled),
+            has_revision: self.has_revision,
+            feed: self.feed.clone(),
+            refused: self.refused,
             cache: Cache::default(),
-            compiled,
-            feed,
-            refused,
+            revision: self.revision.clone(),
         }
+    }
+
+    /// Whether there is all that answers are made from.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.has_revision && self.feed.is_some()
     }
 }
 
 impl Default for Serving {
     fn default() -> Self {
-        Self::new(Arc::default(), None, None)
+        Self {
+            compiled: Arc::default(),
+            has_revision: false,
+            feed: None,
+            refused: None,
+            cache: Cache::default(),
+            revision: 0_u64.into(),
+        }
     }
 }
 
 /// A revision came.
 pub(crate) fn swap_compiled(served: &Served, compiled: Arc<Compiled>) {
-    served.rcu(|old| Serving::new(Arc::clone(&compiled), old.feed.clone(), None));
+    served.rcu(|old| Serving {
+        compiled: Arc::clone(&compiled),
+        has_revision: true,
+        refused: None,
+        revision: compiled.revision.into(),
+        ..old.again()
+    });
 }
 
 /// News of the sources came.
 pub(crate) fn swap_feed(served: &Served, feed: Arc<Feed>) {
-    served.rcu(|old| {
-        let compiled = Arc::clone(&old.compiled);
-        Serving::new(compiled, Some(Arc::clone(&feed)), old.refused)
+    served.rcu(|old| Serving {
+        feed: Some(Arc::clone(&feed)),
+        ..old.again()
     });
 }
 
@@ -77,7 +95,9 @@ pub(crate) fn refuse_revision(served: &Served, refused: RefusedRevision) {
             .refused
             .as_ref()
             .map_or(refused.since, |first| first.since);
-        let refused = RefusedRevision { since, ..refused };
-        Serving::new(Arc::clone(&old.compiled), old.feed.clone(), Some(refused))
+        Serving {
+            refused: Some(RefusedRevision { since, ..refused }),
+            ..old.again()
+        }
     });
 }

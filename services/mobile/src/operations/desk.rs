@@ -5,6 +5,7 @@ use hydrant_runtime::Clock;
 use hydrant_sdk::{Error, Hydrant, Instance, Leader, Service};
 use serde::de::DeserializeOwned;
 
+use crate::alarms::Alarms;
 use crate::operations::report::{REPORTS, Report};
 use crate::operations::status::Seen;
 use crate::proto::{
@@ -24,6 +25,8 @@ pub(crate) struct OperationsDesk {
     pub(crate) hydrant: Hydrant,
     pub(crate) clock: Clock,
     pub(crate) documents: Desk,
+    /// What this process has raised itself.
+    pub(crate) alarms: Alarms,
 }
 
 /// Lets a service answer operators.
@@ -68,6 +71,7 @@ impl OperationsDesk {
         );
         let mut seen = Seen {
             published: self.documents.published().revision(),
+            own: self.own_report(),
             ..Seen::default()
         };
         seen.leader = seen.part("leader", leader).flatten();
@@ -76,6 +80,16 @@ impl OperationsDesk {
         seen.polls = seen.part("state", polls).flatten().unwrap_or_default();
         seen.newest = seen.part("database", newest).flatten();
         seen
+    }
+
+    /// As it is now: the state has an older one, or is away.
+    fn own_report(&self) -> Report {
+        Report {
+            instance: self.hydrant.own_name(),
+            at_unix_ms: self.clock.unix_ms(),
+            alarms: self.alarms.list(),
+            ..Report::default()
+        }
     }
 
     async fn leader(&self) -> Result<Option<Leader>, Error> {
@@ -97,7 +111,7 @@ impl OperationsDesk {
     /// The newest revision of the tables; `None` without tables.
     async fn newest(&self) -> Result<Option<u64>, Error> {
         match self.documents.has_tables() {
-            true => self.documents.head().await.map(Some),
+            true => self.documents.writable_head().await.map(Some),
             false => Ok(None),
         }
     }

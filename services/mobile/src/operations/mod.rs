@@ -7,5 +7,5 @@ mod status;
 mod watch;
 
 pub(crate) use desk::{OperationsDesk, serve};
-pub(crate) use report::{OwnReports, Reception, Reporter};
+pub(crate) use report::{OwnReports, REPORTS, Reception, Report, Reporter};
 pub(crate) use watch::Watch;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hydrant_runtime::Clock;
 use hydrant_sdk::{Error, Hydrant, InstanceId, State};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::alarms::{Alarm, Alarms};
 use crate::api::serving::Served;
@@ -15,12 +16,14 @@ use crate::proto::{AlarmStatus, InstanceReport, OperationsClient};
 pub(crate) const REPORTS: &str = "instance/";
 /// The alarm of a process that can't take what is published.
 const REVISION: &str = "revision";
+/// The alarm of a process that lets requests in without anything to answer from.
+const NOTHING: &str = "nothing-published";
 /// How often a process reports, when nothing changes.
 const EVERY: Duration = Duration::from_secs(10);
 /// For how long a report counts: a process that is silent for longer is not there any more.
 const COUNTS: Duration = Duration::from_secs(35);
-/// How often a process looks whether there is something new to report.
-const LOOK: Duration = Duration::from_millis(250);
+/// How long alarms are gathered before they are reported: many changes at once are one report.
+const GATHER: Duration = Duration::from_millis(250);
 /// How long a report may take to be delivered.
 const DELIVERY: Duration = Duration::from_secs(2);
 /// How long to wait after a report that was not delivered.
@@ -92,6 +95,8 @@ pub(crate) struct Reception {
     pub(crate) alarms: Alarms,
     /// The newest revision that could not be taken; 0 for none.
     refused: Arc<AtomicU64>,
+    /// There is something new to report.
+    news: Arc<Notify>,
 }
 
 impl Reception {
@@ -99,13 +104,31 @@ impl Reception {
         Self {
             alarms: Alarms::new(clock),
             refused: Arc::default(),
+            news: Arc::default(),
         }
+    }
+
+    /// Requests are let in, and no revision has come for all of this time.
+    pub(crate) fn begins_with_nothing(&self, waited: Duration) {
+        let message = format!(
+            "no revision, or nothing of the sources, has come in {} s: apps get what there is",
+            waited.as_secs()
+        );
+        let mend = "see that service/mobile runs and reaches its database: hydrant list mobile, \
+                    hydrant logs service/mobile";
+        self.alarms.raise(NOTHING, &message, mend);
+    }
+
+    /// There is all that answers are made from.
+    pub(crate) fn is_complete(&self) {
+        self.alarms.clear(NOTHING);
     }
 
     /// A revision came that is served from now on.
     pub(crate) fn took(&self) {
         self.refused.store(0, Ordering::Relaxed);
         self.alarms.clear(REVISION);
+        self.news.notify_one();
     }
 
     /// A revision came that can't be served. `revision` is 0 when not even that could be read.
@@ -117,6 +140,7 @@ impl Reception {
         let mend =
             "give all servers the same version of the program, or revert: hydrant mobile revert";
         self.alarms.raise(REVISION, &message, mend);
+        self.news.notify_one();
     }
 
     fn newest_refused(&self) -> Option<u64> {
@@ -133,23 +157,27 @@ impl Reporter {
             .hydrant
             .client("service/mobile", OperationsClient::new)?;
         let instance = self.hydrant.own_name();
-        let mut told = None;
         loop {
             let report = self.report(&instance);
-            let delivered = tokio::time::timeout(DELIVERY, client.report(report.clone())).await;
+            let delivered = tokio::time::timeout(DELIVERY, client.report(report)).await;
             match delivered {
-                Ok(Ok(_)) => told = Some(report),
+                Ok(Ok(_)) => self.until_news().await,
                 // Alarms are for who can be reached; this one is seen by its absence.
                 _ => tokio::time::sleep(AGAIN).await,
-            }
-            if told.is_some() {
-                self.until_news(&instance, told.as_ref()).await;
             }
         }
     }
 
+    /// News come at once: who made a change waits until every process has told of it.
+    async fn until_news(&self) {
+        let _ = tokio::time::timeout(EVERY, self.reception.news.notified()).await;
+    }
+
     fn report(&self, instance: &str) -> InstanceReport {
         let serving = self.served.load();
+        if serving.is_complete() {
+            self.reception.is_complete();
+        }
         let alarms = self.reception.alarms.list().into_iter();
         InstanceReport {
             instance: instance.to_owned(),
@@ -158,15 +186,6 @@ impl Reporter {
             alarms: alarms.map(|alarm| alarm.told(Vec::new())).collect(),
             ..Default::default()
         }
-    }
-
-    async fn until_news(&self, instance: &str, told: Option<&InstanceReport>) {
-        let news = async {
-            while Some(&self.report(instance)) == told {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        let _ = tokio::time::timeout(EVERY, news).await;
     }
 }
 
@@ -194,8 +213,7 @@ impl OwnReports {
                 tokio::time::sleep(AGAIN).await;
                 continue;
             }
-            // Many changes at once are one report.
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(GATHER).await;
             let _ = tokio::time::timeout(EVERY, changes.changed()).await;
         }
     }

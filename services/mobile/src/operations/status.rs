@@ -4,6 +4,7 @@ use hydrant_sdk::{Instance, Leader};
 
 use crate::alarms::Alarm;
 use crate::operations::report::Report;
+use crate::operations::watch::{DATABASE, STATE};
 use crate::proto::{AlarmStatus, InstanceStatus, SourceStatus, StatusResponse};
 use crate::sources::board::{Poll, Polls};
 
@@ -13,6 +14,8 @@ pub(crate) struct Seen {
     pub(crate) leader: Option<Leader>,
     pub(crate) instances: Vec<Instance>,
     pub(crate) reports: Vec<Report>,
+    /// What the process that looks tells of itself.
+    pub(crate) own: Report,
     pub(crate) polls: Polls,
     pub(crate) newest: Option<u64>,
     pub(crate) published: u64,
@@ -70,7 +73,9 @@ impl Seen {
     /// What processes have raised, each alarm once with all who see it, and what could not be seen.
     fn alarms(&self, now: i64) -> Vec<AlarmStatus> {
         let mut alarms: BTreeMap<(String, String), AlarmStatus> = BTreeMap::new();
-        for report in &self.reports {
+        let others = self.reports.iter();
+        let others = others.filter(|report| report.instance != self.own.instance);
+        for report in others.chain([&self.own]) {
             for alarm in &report.alarms {
                 let key = (alarm.name.clone(), alarm.message.clone());
                 let told = alarms
@@ -81,18 +86,20 @@ impl Seen {
             }
         }
         let mut alarms: Vec<AlarmStatus> = alarms.into_values().collect();
-        alarms.extend(
-            self.unseen(now)
-                .into_iter()
-                .map(|alarm| alarm.told(Vec::new())),
-        );
+        let mut unseen = self.unseen(now);
+        unseen.retain(|alarm| alarms.iter().all(|known| known.name != alarm.name));
+        alarms.extend(unseen.into_iter().map(|alarm| alarm.told(Vec::new())));
         alarms
     }
 
     fn unseen(&self, now: i64) -> Vec<Alarm> {
         let mut alarms = Vec::new();
         for (part, why) in &self.missing {
-            let mend = "see `hydrant health`: which engine is away";
+            let mend = match *part {
+                "database" => DATABASE,
+                "state" => STATE,
+                _ => "see `hydrant health`: which engine is away",
+            };
             let message = format!("the {part} can't be seen: {why}");
             alarms.push(Alarm::new(part, now, &message, mend));
         }

@@ -1,50 +1,47 @@
-//! The leader's duty to see what only shows when all processes are looked at together.
+//! What only shows when all processes are looked at together. Every process of the service looks, so
+//! that whichever is asked can tell, also while the state in which they keep their reports is away.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use hydrant_sdk::{Error, Instance, Tier};
 
 use crate::alarms::Alarms;
 use crate::operations::OperationsDesk;
 use crate::operations::status::Seen;
-use crate::service::lead::{Duty, Term};
+
+/// How a database is mended.
+pub(crate) const DATABASE: &str = "see that it runs and takes writes, that the way to it is open, and that [records] of the \
+     configuration file names it with a user and password that it takes; apps are answered meanwhile, \
+     and nothing can be changed";
+/// How a shared state is mended.
+pub(crate) const STATE: &str = "see `hydrant health` for what it is, and that [state] of the configuration file names it; apps \
+     are answered from memory meanwhile, and get nothing new";
+const PUBLISHING: &str =
+    "see why the shared state takes no writes: hydrant health, hydrant logs service/mobile";
+const OTHER_TABLES: &str = "see that [records] of the configuration file names the right database; was it restored from a \
+     backup, the next change is published";
 
 /// How often everything is looked at.
 const EVERY: Duration = Duration::from_secs(2);
 /// For how long something is wrong before somebody is called, in milliseconds.
 const PATIENCE: i64 = 10_000;
-/// What the names of its alarms begin with.
-const NAMES: [&str; 4] = ["instance/", "database", "state", "publishing"];
 
-/// Looks while it leads.
+/// Looks as long as the process runs.
 pub(crate) struct Watch {
     pub(crate) desk: Arc<OperationsDesk>,
-    pub(crate) alarms: Alarms,
 }
 
-impl Duty for Watch {
-    fn carry_out<'a>(&'a self, _term: &'a Term) -> BoxFuture<'a, Error> {
-        let _to_the_next = HandingOver(&self.alarms);
-        Box::pin(async move {
-            let _to_the_next = _to_the_next;
-            let mut troubles = Troubles::default();
-            loop {
-                tokio::time::sleep(EVERY).await;
-                let seen = self.desk.see().await;
-                troubles.compare(&seen, self.desk.clock.unix_ms(), &self.alarms);
-            }
-        })
-    }
-}
-
-struct HandingOver<'a>(&'a Alarms);
-
-impl Drop for HandingOver<'_> {
-    fn drop(&mut self) {
-        NAMES.iter().for_each(|name| self.0.hand_over(name));
+impl Watch {
+    pub(crate) async fn look_again_and_again(self) -> Result<(), Error> {
+        let mut troubles = Troubles::default();
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let seen = self.desk.see().await;
+            troubles.compare(&seen, self.desk.clock.unix_ms(), &self.desk.alarms);
+        }
     }
 }
 
@@ -86,27 +83,38 @@ fn troubles(seen: &Seen) -> Vec<Trouble> {
         .filter(of_apps)
         .filter_map(|instance| lag(seen, instance))
         .collect();
-    for part in ["database", "state"] {
+    for (part, mend) in [("database", DATABASE), ("state", STATE)] {
         if let Some(why) = seen.missing.get(part) {
             troubles.push(Trouble {
                 name: part.into(),
-                message: format!("the {part} does not answer: {why}"),
-                mend: "start it, or see whether the way to it is open; apps are answered meanwhile",
+                message: format!("the {part} does not answer as it should: {why}"),
+                mend,
             });
         }
     }
-    if seen.newest.is_some_and(|newest| newest > seen.published) {
-        troubles.push(Trouble {
-            name: "publishing".into(),
-            message: format!(
-                "revision {} is made, and apps still get {}",
-                seen.newest.unwrap_or_default(),
-                seen.published
-            ),
-            mend: "see why the shared state takes no writes: hydrant health, hydrant logs service/mobile",
-        });
-    }
+    troubles.extend(unpublished(seen));
     troubles
+}
+
+/// Whether what is published is not what the tables have.
+fn unpublished(seen: &Seen) -> Option<Trouble> {
+    let (newest, published) = (seen.newest?, seen.published);
+    let (message, mend) = match newest.cmp(&published) {
+        Ordering::Equal => return None,
+        Ordering::Greater => (
+            format!("revision {newest} is made, and apps still get {published}"),
+            PUBLISHING,
+        ),
+        Ordering::Less => (
+            format!("apps get revision {published}, and the newest of the tables is {newest}"),
+            OTHER_TABLES,
+        ),
+    };
+    Some(Trouble {
+        name: "publishing".into(),
+        message,
+        mend,
+    })
 }
 
 /// Whether a process is silent, or serves what is not the newest.
@@ -132,4 +140,41 @@ fn lag(seen: &Seen, instance: &Instance) -> Option<Trouble> {
         message,
         mend: "restart it: it is not reached by what is published",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use hydrant_runtime::Clock;
+
+    use super::*;
+
+    fn names(alarms: &Alarms) -> Vec<String> {
+        alarms.list().into_iter().map(|alarm| alarm.name).collect()
+    }
+
+    #[test]
+    fn what_passes_calls_nobody_and_what_stays_does_until_it_is_well() {
+        let (alarms, mut troubles) = (Alarms::new(Clock::system()), Troubles::default());
+        let mut seen = Seen {
+            newest: Some(5),
+            published: 4,
+            ..Seen::default()
+        };
+        troubles.compare(&seen, 0, &alarms);
+        troubles.compare(&seen, PATIENCE - 1, &alarms);
+        assert!(names(&alarms).is_empty());
+        troubles.compare(&seen, PATIENCE, &alarms);
+        assert_eq!(names(&alarms), ["publishing"]);
+        seen.published = 5;
+        troubles.compare(&seen, PATIENCE + 1, &alarms);
+        assert!(names(&alarms).is_empty());
+        // Tables that are older than what apps get.
+        seen.newest = Some(0);
+        seen.missing.insert("database", "it is read-only".into());
+        for now in [0, PATIENCE] {
+            troubles.compare(&seen, now, &alarms);
+        }
+        assert_eq!(names(&alarms), ["database", "publishing"]);
+        assert!(alarms.list().iter().all(|alarm| !alarm.mend.is_empty()));
+    }
 }

@@ -15,6 +15,7 @@ use crate::proto::{
     HistoryResponse, ListDocumentsRequest, ListDocumentsResponse, RevertRequest, Revision,
 };
 use crate::service::desk::{Desk, Done, Edit, What, Wish, at, no_such_revision};
+use crate::service::published::Reached;
 use crate::service::store::{self, Documents};
 use crate::service::{Refused, diff, revise};
 
@@ -91,10 +92,18 @@ async fn revert(desk: Desk, request: RevertRequest) -> Result<ApplyResponse, Ref
 async fn fulfil(desk: &Desk, wish: Wish) -> Result<ApplyResponse, Refused> {
     let dry_run = wish.dry_run;
     let Done { revision, changed } = desk.fulfil(wish).await?;
+    let Reached {
+        is_published,
+        behind,
+    } = match dry_run {
+        true => Reached::default(),
+        false => desk.published().until_live(revision).await,
+    };
     Ok(ApplyResponse {
         revision,
         differences: told(&changed),
-        published: !dry_run && desk.published().until(revision).await,
+        published: is_published && behind.is_empty(),
+        behind,
         ..Default::default()
     })
 }

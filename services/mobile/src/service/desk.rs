@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hydrant_records::{Records, RecordsError, Transaction, read, transaction};
 use hydrant_runtime::Clock;
@@ -24,6 +25,9 @@ use crate::service::tables::Tables;
 const MAX_AUTHOR: usize = 200;
 /// The longest reason, in bytes.
 const MAX_REASON: usize = 2000;
+
+/// How long it is tried whether the database takes writes.
+const PROBE: Duration = Duration::from_millis(1500);
 
 /// Changes documents. Cheap to clone.
 #[derive(Clone)]
@@ -139,6 +143,20 @@ impl Desk {
     pub(crate) async fn head(&self) -> Result<u64, Error> {
         let records = self.records().await?;
         Ok(read!(records, |tx| store::head(tx).await)?)
+    }
+
+    /// The same, after a transaction that could write: for who wants to know whether changes are taken.
+    ///
+    /// # Errors
+    ///
+    /// If there are none, or the database does not answer, or takes no writes.
+    pub(crate) async fn writable_head(&self) -> Result<u64, Error> {
+        let hurried = self.0.tables.within(PROBE)?;
+        // Why nobody is let in is told before tables are asked for that may never have been made.
+        read!(hurried, |tx| tx.query("SELECT 1", &[]).await)?;
+        self.records().await?;
+        transaction!(hurried, |tx| store::try_to_write(tx).await)?;
+        self.head().await
     }
 
     /// The newest revision of the tables with all its documents.

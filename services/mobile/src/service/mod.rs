@@ -44,7 +44,7 @@ pub async fn run_service() -> Result<(), Error> {
     let hydrant = Hydrant::from_env()?;
     let alarms = Alarms::new(Clock::system());
     let sources = load_sources(&hydrant)?;
-    let published = Published::new(Some(hydrant.state()));
+    let published = Published::new(Some(hydrant.clone()));
     let following = published.follow(&hydrant);
     let desk = Desk::new(Tables::from_env()?, published, Clock::system());
     let poller = Poller {
@@ -63,27 +63,23 @@ pub async fn run_service() -> Result<(), Error> {
         hydrant: hydrant.clone(),
         clock: Clock::system(),
         documents: desk.clone(),
+        alarms: alarms.clone(),
     });
     let watch = Watch {
         desk: Arc::clone(&operations_desk),
-        alarms: alarms.clone(),
     };
     let own_reports = OwnReports {
         hydrant: hydrant.clone(),
         clock: Clock::system(),
-        alarms,
+        alarms: alarms.clone(),
     };
     let observations = experiments::Observations::new(desk.clone());
     let experiments = experiments::Watch {
         observations: observations.clone(),
-        alarms: watch.alarms.clone(),
+        alarms,
     };
-    let duties: Vec<Arc<dyn Duty>> = vec![
-        Arc::new(publisher),
-        Arc::new(poller),
-        Arc::new(watch),
-        Arc::new(experiments),
-    ];
+    let duties: Vec<Arc<dyn Duty>> =
+        vec![Arc::new(publisher), Arc::new(poller), Arc::new(experiments)];
     let leading = lead::lead_again_and_again(hydrant.clone(), duties);
     let content = ContentDesk::new(desk.clone(), hydrant.config().public_url.as_deref());
     let service = answers::serve(Service::new(Tier::Service, "mobile", VERSION)?, &desk);
@@ -91,6 +87,7 @@ pub async fn run_service() -> Result<(), Error> {
     let service = content.join(experiments::serve(service, &observations));
     operations::serve(service, &operations_desk)
         .alongside(own_reports.keep_again_and_again())
+        .alongside(watch.look_again_and_again())
         .alongside(following)
         .alongside(leading)
         .run_on(hydrant)

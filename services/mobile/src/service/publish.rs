@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use hydrant_sdk::{Error, State};
+use hydrant_sdk::{Code, Error, State};
 use tokio::time::Instant;
 
 use crate::bundle::{Bundle, KEY};
@@ -19,6 +19,10 @@ const LOOK: Duration = Duration::from_millis(500);
 const LOOK_AT_STATE: Duration = Duration::from_secs(2);
 /// How long an answer of the state is waited for.
 const ANSWER: Duration = Duration::from_secs(2);
+/// For how long a leader that can't see the state goes on to lead: it may be that another server can.
+const BLIND: Duration = Duration::from_secs(10);
+/// Why such a leader gives up.
+const CUT_OFF: &str = "cut_off";
 
 /// Publishes while it leads.
 pub(crate) struct Publisher {
@@ -35,9 +39,12 @@ impl Duty for Publisher {
 
 /// What a leader has published, and what troubles it has told of.
 struct Board {
-    revision: u64,
+    /// `None` before this leader has compared what is published with the tables.
+    revision: Option<u64>,
     packed: Vec<u8>,
     looked: Instant,
+    /// Since when the state does not answer.
+    blind: Option<Instant>,
     trouble: String,
 }
 
@@ -52,7 +59,7 @@ impl Publisher {
             wishes.mark_unchanged();
             match self.publish(&mut board, state).await {
                 Ok(()) => board.is_well(),
-                Err(error) if is_lost(&error) => return error,
+                Err(error) if is_lost(&error) || error.reason == CUT_OFF => return error,
                 Err(error) => board.is_troubled(&error),
             }
             tokio::select! {
@@ -65,15 +72,13 @@ impl Publisher {
     async fn publish(&self, board: &mut Board, state: &State) -> Result<(), Error> {
         board.look(state).await?;
         if !self.desk.has_tables() {
-            return Ok(());
+            return board.begin_with_nothing(state).await;
         }
-        let head = self.desk.head().await?;
-        if head == 0 && self.demo {
-            return self.begin_with_the_demo(board, state).await;
-        }
-        match head == board.revision || head == 0 {
-            true => Ok(()),
-            false => board.write(&self.desk.newest().await?, state).await,
+        match self.desk.head().await? {
+            0 if self.demo => self.begin_with_the_demo(board, state).await,
+            0 => board.begin_with_nothing(state).await,
+            head if board.revision == Some(head) => Ok(()),
+            _ => board.write(&self.desk.newest().await?, state).await,
         }
     }
 
@@ -93,9 +98,10 @@ async fn carry_over(state: &State) -> Result<Board, Error> {
     Ok(Board {
         // Written again by the first look at the tables: this version of the program may pack it
         // otherwise.
-        revision: 0,
+        revision: None,
         packed: packed.unwrap_or_default(),
         looked: Instant::now(),
+        blind: None,
         trouble: String::new(),
     })
 }
@@ -112,19 +118,34 @@ impl Board {
                 "published"
             );
         }
-        (self.revision, self.packed) = (bundle.revision, packed);
+        (self.revision, self.packed) = (Some(bundle.revision), packed);
         Ok(())
     }
 
-    /// Looks whether what was published is there still. While the state is away, that is not known.
+    /// Nothing has been changed ever: apps are answered from an empty revision. Over one that is
+    /// published it is not written: then these are not the tables that it was made of.
+    async fn begin_with_nothing(&mut self, state: &State) -> Result<(), Error> {
+        match self.packed.is_empty() {
+            true => self.write(&Bundle::default(), state).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Looks whether what was published is there still. While the state is away, that is not known; who
+    /// does not see it for long leaves the lead to others.
     async fn look(&mut self, state: &State) -> Result<(), Error> {
         if self.packed.is_empty() || self.looked.elapsed() < LOOK_AT_STATE {
             return Ok(());
         }
         self.looked = Instant::now();
         let Ok(Ok(found)) = tokio::time::timeout(ANSWER, state.get(KEY)).await else {
-            return Ok(());
+            let since = self.blind.get_or_insert_with(Instant::now);
+            return match since.elapsed() < BLIND {
+                true => Ok(()),
+                false => Err(cut_off()),
+            };
         };
+        self.blind = None;
         if found.is_some_and(|entry| entry.value == self.packed) {
             return Ok(());
         }
@@ -147,4 +168,9 @@ impl Board {
             self.trouble = text;
         }
     }
+}
+
+fn cut_off() -> Error {
+    let message = format!("the state has not answered for {} s", BLIND.as_secs());
+    Error::new(Code::Unavailable, CUT_OFF, message)
 }

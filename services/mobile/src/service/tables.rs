@@ -78,6 +78,16 @@ impl Tables {
         self.records.is_some()
     }
 
+    /// The database for who can't wait long, whether its tables are made or not.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub(crate) fn within(&self, deadline: Duration) -> Result<Records, Error> {
+        let records = self.records.as_ref().ok_or_else(no_tables)?;
+        Ok(records.within(deadline))
+    }
+
     /// The database, its tables made. Who owns tables besides those of the documents brings them up
     /// by migrations of its own.
     ///

@@ -125,6 +125,7 @@ impl Mobile<'_> {
             return self.output.json(&json!({
                 "revision": answer.revision,
                 "published": answer.published,
+                "behind": answer.behind,
                 "dry_run": dry_run,
                 "differences": documents(&answer.differences),
             }));
@@ -137,10 +138,25 @@ impl Mobile<'_> {
             ),
             (_, true, _) => "only checked; nothing was changed\n".to_owned(),
             (_, _, true) => format!("revision {}, live\n", answer.revision),
-            (_, _, false) => format!("revision {}; apps get it within moments\n", answer.revision),
+            (_, _, false) => not_live(answer),
         };
         self.output.text(&(text + &end))
     }
+}
+
+/// What is told of a revision that not all apps are answered from.
+pub(crate) fn not_live(answer: &ApplyResponse) -> String {
+    let revision = answer.revision;
+    if answer.behind.is_empty() {
+        return format!(
+            "revision {revision} is kept, and not published yet: `hydrant mobile status` says why\n"
+        );
+    }
+    let behind: Vec<String> = answer.behind.iter().map(|id| printable(id)).collect();
+    format!(
+        "revision {revision}, live but on {}: `hydrant mobile status` says how these are\n",
+        behind.join(", ")
+    )
 }
 
 /// Differences for people.

@@ -11,7 +11,7 @@ use hydrant_mobile::proto::{
 use serde_json::{Map, Value, json};
 
 use super::Mobile;
-use super::change::{ChangeArgs, put, remove};
+use super::change::{ChangeArgs, not_live, put, remove};
 use super::refusal::refused;
 use crate::failure::Result;
 use crate::output::{Table, plain, printable, time};
@@ -163,6 +163,7 @@ fn show_created(
             "key": secret,
             "revision": answer.revision,
             "published": answer.published,
+            "behind": answer.behind,
             "dry_run": args.change.dry_run,
         }));
     }
@@ -170,6 +171,9 @@ fn show_created(
         return mobile.output.text("only checked; no key was made\n");
     };
     mobile.output.text(&format!("{secret}\n"))?;
+    if !answer.published {
+        eprint!("{}", not_live(answer));
+    }
     eprintln!(
         "Keep it: only its hash stays here, so it can't be shown again. Its holder sends it as\n\
          `authorization: Bearer KEY` or `x-api-key: KEY`. `hydrant mobile key revoke {}` takes it back.",

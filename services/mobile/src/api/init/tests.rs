@@ -103,6 +103,65 @@ async fn the_same_answer_is_sent_once() {
 }
 
 #[tokio::test]
+async fn a_key_has_its_rate_here_too_and_who_has_none_is_not_counted() {
+    let api = Api::start().await;
+    api.publish(json!("hello"), None);
+    let key = json!({
+        "sha256": crate::keys::hex(&Sha256::digest("hyk_slow")), "role": "client",
+        "rate": { "perSecond": 0.05, "burst": 2 },
+    });
+    let settings = json!({ "anonymous": { "rate": { "perSecond": 0.05, "burst": 3 } } });
+    api.revise(
+        1,
+        &[
+            (Kind::Key, "slow", key),
+            (Kind::Settings, "settings", settings),
+        ],
+    );
+    let ask = async |key: Option<&str>| {
+        let request = api.client.get(format!("{}{INIT}", api.base));
+        let request = key
+            .into_iter()
+            .fold(request, |request, key| request.bearer_auth(key));
+        request.send().await.unwrap()
+    };
+    for _ in 0..2 {
+        assert_eq!(ask(Some("hyk_slow")).await.status(), 200);
+    }
+    let refused = ask(Some("hyk_slow")).await;
+    assert_eq!(refused.status(), 429);
+    let wait = refused.headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse::<u64>();
+    assert!((1..=20).contains(&wait.unwrap()));
+    for _ in 0..20 {
+        assert_eq!(ask(None).await.status(), 200);
+    }
+    for status in [401, 401, 401, 429] {
+        assert_eq!(ask(Some("hyk_guess")).await.status(), status);
+    }
+}
+
+#[tokio::test]
+async fn revision_0_is_an_answer_and_no_revision_is_none() {
+    let api = Api::start().await;
+    api.publish(json!("hello"), None);
+    let before = api.ask(INIT, &[("x-api-key", "hyk_any")]).await.1;
+    assert_eq!(before["flags"], Value::Null, "{before}");
+    let ofrep = async || {
+        let url = format!("{}/ofrep/v1/evaluate/flags", api.base);
+        let answer = api.client.post(url).body("{}").send().await.unwrap();
+        answer.status().as_u16()
+    };
+    assert_eq!(ofrep().await, 503);
+    api.revise(0, &[]);
+    let after = api.ask(INIT, &[]).await.1;
+    assert_eq!(after["flags"], json!([]), "{after}");
+    assert_eq!(ofrep().await, 200);
+}
+
+#[tokio::test]
 async fn a_growing_age_does_not_change_the_tag() {
     let api = Api::start().await;
     api.publish(json!(1), Some(90_000));

@@ -40,8 +40,10 @@ pub(super) async fn add(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let key = admitted.caller.key().filter(|key| key.role == Role::Admin);
-    let key = key.ok_or_else(not_admin)?;
+    let key = admitted.caller.key().ok_or_else(no_key)?;
+    if key.role != Role::Admin {
+        return Err(not_admin().into());
+    }
     let mut query = vec![("author", key.name.as_str()), ("reason", &told.reason)];
     query.extend(told.alt.as_deref().map(|alt| ("alt", alt)));
     let request = window.origin.post("v1/images", &query)?.timeout(PATIENCE);
@@ -71,6 +73,12 @@ async fn passed_on(answer: reqwest::Response) -> Result<Response, Error> {
         passed.headers_mut().insert(header::CONTENT_TYPE, kind);
     }
     Ok(passed)
+}
+
+fn no_key() -> Error {
+    let message = "images are added with a key of the role admin, and there is none";
+    Error::new(Code::Unauthenticated, "no_key", message)
+        .mend("send it as `Authorization: Bearer KEY`")
 }
 
 fn not_admin() -> Error {
