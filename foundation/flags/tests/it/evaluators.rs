@@ -75,7 +75,7 @@ impl Evaluators {
         let empty: Vec<_> = found.iter().map(|part| json!({"!!": [part]})).collect();
         let parts = found.into_iter().chain(empty).map(|part| {
             let mut case = case.clone();
-            case.set["flags"][&case.key]["targeting"] = part;
+            case.set["flags"][&case.key]["targeting"] = without_shares(&part);
             case
         });
         let parts: Vec<_> = parts.filter(|part| !has_shares(part)).collect();
@@ -181,6 +181,20 @@ fn same(one: &Value, other: &Value) -> bool {
     let values = value == its || (value.is_number() && value.as_f64() == its.as_f64());
     let rest = ["variant", "reason", "error"];
     values && rest.iter().all(|part| one[part] == other[part])
+}
+
+/// The same with a text where shares are drawn, which the two draw by different forms.
+fn without_shares(expression: &Value) -> Value {
+    match expression {
+        Value::Object(members) if members.contains_key("fractional") => json!("on"),
+        Value::Object(members) => {
+            let same = members.iter();
+            same.map(|(name, inner)| (name.clone(), without_shares(inner)))
+                .collect()
+        }
+        Value::Array(items) => items.iter().map(without_shares).collect(),
+        other => other.clone(),
+    }
 }
 
 fn has_shares(case: &Case) -> bool {
