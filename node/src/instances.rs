@@ -73,6 +73,7 @@ pub(crate) mod tests {
             detail: String::new(),
             since_unix_ms: 0,
             pid: 0,
+            safe_paths: Vec::new(),
         }
     }
 

@@ -24,6 +24,7 @@ use tokio::process::{Child, Command};
 pub use cgroup::{Cgroup, Cgroups};
 pub use identity::{ProcessId, Tagged, with_variable};
 pub use limits::Limits;
+pub(crate) use restart::GOOD_RUN;
 pub use restart::Restarts;
 
 use identity::number;

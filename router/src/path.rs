@@ -6,14 +6,19 @@ use crate::refusal::{Reason, Refusal, shown};
 /// The path of a request target, without its query, if no server could read it as a path outside
 /// of the prefix that it begins with.
 pub(crate) fn checked(target: &[u8]) -> Result<&[u8], Refusal> {
-    let end = memchr::memchr(b'?', target).unwrap_or(target.len());
-    let (path, query) = target.split_at(end);
+    let (path, query) = split_query(target);
     if path.first() != Some(&b'/') {
         return Err(not_a_path(target));
     }
     check_query(query)?;
     check_path(path)?;
     Ok(path)
+}
+
+/// The path of a request target, and its query with the question mark.
+pub(crate) fn split_query(target: &[u8]) -> (&[u8], &[u8]) {
+    let end = memchr::memchr(b'?', target).unwrap_or(target.len());
+    target.split_at(end)
 }
 
 fn check_path(path: &[u8]) -> Result<(), Refusal> {

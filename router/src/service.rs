@@ -3,7 +3,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use hydrant_contracts as contracts;
-use hydrant_contracts::{InstanceId, InstanceState, NODE_SERVICE, ServiceId, Tier};
+use hydrant_contracts::{InstanceId, InstanceState, NODE_SERVICE, SafePath, ServiceId, Tier};
 
 use crate::clock::Moment;
 use crate::endpoint::{EndpointId, ServiceLive};
@@ -51,6 +51,8 @@ pub struct Endpoint {
     pub no_side_effects: bool,
     /// The ready instances that answer it.
     pub candidates: Arc<Candidates>,
+    /// Paths of a prefix where a repeat is safe.
+    safe_paths: Box<[SafePath]>,
     strip: Strip,
 }
 
@@ -235,6 +237,7 @@ impl Service {
                     .entry((kind, prefix.prefix.as_str()))
                     .or_insert_with(|| Draft::new(prefix.strip));
                 draft.add(instance, prefix.strip, false);
+                draft.keep_safe(&instance.info.safe_paths);
             }
         }
         let mut sets = CandidateSets::default();
@@ -281,6 +284,8 @@ fn prefix_kind(is_node: bool, own: &str, prefix: &contracts::PathPrefix) -> Opti
 struct Draft<'a> {
     strip: Strip,
     no_side_effects: bool,
+    /// What all versions call safe; `None` before the first is asked.
+    safe_paths: Option<Vec<&'a SafePath>>,
     ready: Vec<&'a Arc<Instance>>,
 }
 
@@ -289,6 +294,7 @@ impl<'a> Draft<'a> {
         Self {
             strip: Strip::Same(strip),
             no_side_effects: true,
+            safe_paths: None,
             ready: Vec::new(),
         }
     }
@@ -308,6 +314,14 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// As with methods: a path is safe only if every version says so.
+    fn keep_safe(&mut self, of_instance: &'a [SafePath]) {
+        match &mut self.safe_paths {
+            None => self.safe_paths = Some(of_instance.iter().collect()),
+            Some(safe) => safe.retain(|path| of_instance.contains(path)),
+        }
+    }
+
     fn finish(
         self,
         kind: EndpointKind,
@@ -321,6 +335,7 @@ impl<'a> Draft<'a> {
             kind,
             no_side_effects: self.no_side_effects,
             candidates: sets.share(&self.ready),
+            safe_paths: self.safe_paths.iter().flatten().copied().cloned().collect(),
             strip: self.strip,
         }
     }
@@ -346,8 +361,14 @@ impl Endpoint {
         Self {
             name: Arc::clone(&self.name),
             candidates,
+            safe_paths: self.safe_paths.clone(),
             ..*self
         }
+    }
+
+    /// Whether a repeat of a request at `path` is safe, whatever its HTTP method.
+    pub fn is_safe_at(&self, path: &[u8]) -> bool {
+        self.no_side_effects || self.safe_paths.iter().any(|safe| safe.covers(path))
     }
 
     /// Whether the instance is ready and answers it.

@@ -10,7 +10,8 @@ use connectrpc::{
     ServiceRegister, Spec,
 };
 use hydrant_contracts::{
-    Code, Error, Instance, InstanceId, InstanceState, Method, PathPrefix, ServiceId, Tier, Version,
+    Code, Error, Instance, InstanceId, InstanceState, Method, PathPrefix, SafePath, ServiceId,
+    Tier, Version,
 };
 use hydrant_runtime::Clock;
 
@@ -33,6 +34,7 @@ pub struct Service {
     version: Version,
     methods: connectrpc::Router,
     http: Option<axum::Router>,
+    safe_paths: Vec<SafePath>,
     work: Vec<Work>,
     stop_within: Duration,
     mistake: Option<Error>,
@@ -52,6 +54,7 @@ impl Service {
             version: version.parse()?,
             methods: connectrpc::Router::new(),
             http: None,
+            safe_paths: Vec::new(),
             work: Vec::new(),
             stop_within: STOP,
             mistake: None,
@@ -61,7 +64,8 @@ impl Service {
     /// Answers one method with an async function from one message to one message.
     ///
     /// `method` is the constant that is generated for it, as `GREETER_GREET_SPEC`; it also says
-    /// whether the method has the option `NO_SIDE_EFFECTS`, which makes it safe to repeat.
+    /// whether the method has the option `NO_SIDE_EFFECTS` or `IDEMPOTENT`, which makes it safe to
+    /// repeat.
     #[must_use]
     pub fn endpoint<Req, Res, E, F, Answer>(mut self, method: Spec, handler: F) -> Self
     where
@@ -77,7 +81,7 @@ impl Service {
         });
         let (service, name) = (method.service(), method.method());
         let router = connectrpc::Router::new();
-        let router = if is_safe_to_repeat(&method) {
+        let router = if method.idempotency_level == IdempotencyLevel::NoSideEffects {
             router.route_idempotent(service, name, handler)
         } else {
             router.route(service, name, handler)
@@ -104,6 +108,20 @@ impl Service {
             Some(known) => known.merge(routes),
             None => routes,
         });
+        self
+    }
+
+    /// Says that every request of plain HTTP at this path is safe to repeat, whatever its method: when
+    /// an instance dies with one, the router sends it to another, as it does with GET. Written as
+    /// routes are; a path that ends in `/` stands for everything below it.
+    ///
+    /// It holds for what counts once however often it comes, too.
+    #[must_use]
+    pub fn safe_to_repeat(mut self, path: &str) -> Self {
+        match SafePath::new(&self.id, &format!("/{}{path}", self.id)) {
+            Ok(path) => self.safe_paths.push(path),
+            Err(wrong) => self.mistake = Some(wrong.into()),
+        }
         self
     }
 
@@ -192,6 +210,7 @@ impl Service {
             detail: String::new(),
             since_unix_ms: Clock::system().unix_ms(),
             pid: std::process::id(),
+            safe_paths: self.safe_paths.clone(),
         })
     }
 
@@ -220,5 +239,8 @@ fn declared_methods(router: &connectrpc::Router) -> Result<Vec<Method>, Error> {
 }
 
 fn is_safe_to_repeat(method: &Spec) -> bool {
-    method.idempotency_level == IdempotencyLevel::NoSideEffects
+    matches!(
+        method.idempotency_level,
+        IdempotencyLevel::NoSideEffects | IdempotencyLevel::Idempotent
+    )
 }

@@ -306,6 +306,7 @@ command = ["python3", "-m", "http.server"]
 instances = 3
 env = { LANG = "C" }
 route = "/api/files/"
+safe_to_repeat = ["/api/files/search"]
 health = "/"
 stop_timeout = "2s"
 [service.limits]
@@ -327,6 +328,7 @@ cpu = "50%"
             (3, false, false)
         );
         assert_eq!(spec.routes, ["/api/files/"]);
+        assert_eq!(spec.safe_to_repeat, ["/api/files/search"]);
         assert_eq!(spec.env["LANG"], "C");
         assert_eq!(spec.limits.memory, Some(256 << 20));
         assert_eq!(spec.limits.open_files, Some(1024));

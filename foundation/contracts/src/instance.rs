@@ -8,6 +8,8 @@ use crate::proto;
 
 /// The most methods, and the most prefixes, that one instance may register.
 const MAX_ENDPOINTS: usize = 1000;
+/// The most paths that one instance may call safe: requests are compared with each of them.
+const MAX_SAFE_PATHS: usize = 50;
 
 /// A running process of a service, as the registry knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,9 @@ pub struct Instance {
     pub since_unix_ms: i64,
     /// Its process id on its server; 0 when unknown.
     pub pid: u32,
+    /// The paths of its prefixes where a repeat is safe, whatever the HTTP method.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub safe_paths: Vec<SafePath>,
 }
 
 /// Whether an instance gets requests.
@@ -70,7 +75,7 @@ pub struct Method {
     /// `package.Service/Method`.
     #[serde(with = "method_path")]
     pub path: MethodPath,
-    /// The option `NO_SIDE_EFFECTS`: a repeat is safe.
+    /// The option `NO_SIDE_EFFECTS` or `IDEMPOTENT`: a repeat is safe.
     pub no_side_effects: bool,
 }
 
@@ -101,29 +106,59 @@ impl PathPrefix {
 
     fn checked(self, service: &ServiceId) -> Result<Self, InvalidName> {
         let refuse = |rule| InvalidName::new("route", &self.prefix, rule);
-        let visible = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'\\');
-        if !self.prefix.starts_with(&format!("/{service}/")) {
-            return Err(refuse("it begins with /TIER/SERVICE/ of its own service"));
-        }
-        if !self.prefix.ends_with('/') || !self.prefix.bytes().all(visible) {
-            return Err(refuse(
-                "it ends in '/' and has visible ASCII characters, no '?' or '#'",
-            ));
-        }
-        if self.prefix.len() > 1024
-            || self.prefix.contains("//")
-            || self.prefix.contains("/./")
-            || self.prefix.contains("/../")
-        {
-            return Err(refuse(
-                "it has at most 1024 bytes, and no '//', '/./' and '/../'",
-            ));
+        check_path(service, &self.prefix).map_err(refuse)?;
+        if !self.prefix.ends_with('/') {
+            return Err(refuse("it ends in '/'"));
         }
         if self.prefix.as_bytes().get(self.strip) != Some(&b'/') {
             return Err(refuse("what is cut off ends before a slash"));
         }
         Ok(self)
     }
+}
+
+/// A path where every request is safe to repeat, whatever its HTTP method. It changes where no
+/// request goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SafePath(String);
+
+impl SafePath {
+    /// A path of `service`; one that ends in `/` stands for everything below it.
+    pub fn new(service: &ServiceId, path: &str) -> Result<Self, InvalidName> {
+        let refuse = |rule| InvalidName::new("safe path", path, rule);
+        check_path(service, path).map_err(refuse)?;
+        Ok(Self(path.into()))
+    }
+
+    /// Whether a request's path, without its query, is meant.
+    pub fn covers(&self, path: &[u8]) -> bool {
+        match self.0.ends_with('/') {
+            true => path.starts_with(self.0.as_bytes()),
+            false => path == self.0.as_bytes(),
+        }
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Checks that a path stays below its service; else says the rule.
+fn check_path(service: &ServiceId, path: &str) -> Result<(), &'static str> {
+    let visible = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'\\');
+    if !path.starts_with(&format!("/{service}/")) {
+        return Err("it begins with /TIER/SERVICE/ of its own service");
+    }
+    if !path.bytes().all(visible) {
+        return Err("it has visible ASCII characters, no '?', '#' or backslash");
+    }
+    let has_dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
+    if path.len() > 1024 || path.contains("//") || has_dots {
+        return Err("it has at most 1024 bytes, and no '//', '/./' and '/../'");
+    }
+    Ok(())
 }
 
 impl From<&Instance> for proto::Instance {
@@ -138,6 +173,7 @@ impl From<&Instance> for proto::Instance {
             strip: prefix.strip as u32,
             ..Default::default()
         };
+        let safe_path = |path: &SafePath| path.0.clone();
         proto::Instance {
             id: instance.id.to_string(),
             tier: proto::Tier::from(instance.service.tier).into(),
@@ -152,6 +188,7 @@ impl From<&Instance> for proto::Instance {
             detail: instance.detail.clone(),
             since_unix_ms: instance.since_unix_ms,
             pid: instance.pid,
+            safe_paths: instance.safe_paths.iter().map(safe_path).collect(),
             ..Default::default()
         }
     }
@@ -167,6 +204,10 @@ impl TryFrom<&proto::Instance> for Instance {
             let rule = "it has at most 1000 methods and 1000 prefixes";
             return Err(InvalidName::new("instance", &wire.id, rule));
         }
+        if wire.safe_paths.len() > MAX_SAFE_PATHS {
+            let rule = "at most 50 of its paths are safe to repeat";
+            return Err(InvalidName::new("instance", &wire.id, rule));
+        }
         let methods = wire.methods.iter().map(|method| {
             Ok(Method {
                 path: method.path.parse()?,
@@ -180,6 +221,7 @@ impl TryFrom<&proto::Instance> for Instance {
             }
             .checked(&service)
         });
+        let safe_path = |path: &String| SafePath::new(&service, path);
         Ok(Self {
             id: wire.id.parse()?,
             version: wire.version.parse()?,
@@ -195,6 +237,11 @@ impl TryFrom<&proto::Instance> for Instance {
             detail: wire.detail.chars().take(500).collect(),
             since_unix_ms: wire.since_unix_ms,
             pid: wire.pid,
+            safe_paths: wire
+                .safe_paths
+                .iter()
+                .map(safe_path)
+                .collect::<Result<_, _>>()?,
             service,
         })
     }
@@ -265,6 +312,7 @@ mod tests {
             detail: String::new(),
             since_unix_ms: 1,
             pid: 2,
+            safe_paths: vec![SafePath::new(&service, "/api/files/search").unwrap()],
             service,
         }
     }
@@ -278,6 +326,39 @@ mod tests {
         );
         let json = serde_json::to_string(&instance).unwrap();
         assert_eq!(serde_json::from_str::<Instance>(&json).unwrap(), instance);
+    }
+
+    #[test]
+    fn what_an_older_node_stored_calls_no_path_safe() {
+        let mut json = serde_json::to_value(instance()).unwrap();
+        json.as_object_mut().unwrap().remove("safe_paths");
+        let instance: Instance = serde_json::from_value(json).unwrap();
+        assert!(instance.safe_paths.is_empty());
+    }
+
+    #[test]
+    fn a_safe_path_is_itself_or_all_below_it() {
+        let service: ServiceId = "api/files".parse().unwrap();
+        let covers = |safe, path: &str| {
+            let safe = SafePath::new(&service, safe).unwrap();
+            safe.covers(path.as_bytes())
+        };
+        assert!(covers("/api/files/search", "/api/files/search"));
+        assert!(!covers("/api/files/search", "/api/files/search/"));
+        assert!(!covers("/api/files/search", "/api/files/searches"));
+        assert!(covers("/api/files/search/", "/api/files/search/a/b"));
+        assert!(!covers("/api/files/search/", "/api/files/search"));
+        assert!(covers("/api/files/", "/api/files/a"));
+        for bad in [
+            "",
+            "/",
+            "/api/",
+            "/api/other/a",
+            "/api/files/../x",
+            "/api/files/a?b",
+        ] {
+            assert!(SafePath::new(&service, bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

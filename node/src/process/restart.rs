@@ -7,7 +7,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A process that ran for so long was well. Short, because what this guards against is a program
 /// that fails as it starts; a service whose processes are killed now and then must not be left
 /// with ever fewer of them.
-const GOOD_RUN: Duration = Duration::from_secs(2);
+pub(crate) const GOOD_RUN: Duration = Duration::from_secs(2);
 
 /// How long to wait before a process that has ended is started again.
 #[derive(Debug)]

@@ -45,6 +45,9 @@ fn command(program: &Path, spec: &ServiceSpec) -> Vec<String> {
     for route in &spec.routes {
         option("route", route.clone());
     }
+    for path in &spec.safe_to_repeat {
+        option("safe-to-repeat", path.clone());
+    }
     if let Some(path) = &spec.health {
         option("health", path.clone());
     }

@@ -12,7 +12,7 @@ use super::adopt::sweep;
 use super::launch::launch;
 use super::record::Record;
 use super::spec::{ProcessState, ServiceSpec, SupervisedProcess};
-use crate::process::{Exit, Process, Restarts};
+use crate::process::{Exit, GOOD_RUN, Process, Restarts};
 
 /// How long the last requests of an instance that is not wanted any more may take.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
@@ -57,6 +57,8 @@ pub(super) struct Slot {
 struct Status {
     process: SupervisedProcess,
     next_start: Option<Instant>,
+    /// Since when it runs.
+    runs_since: Option<Instant>,
 }
 
 impl Slot {
@@ -127,7 +129,14 @@ impl Slot {
 
     pub(super) fn status(&self) -> SupervisedProcess {
         let status = lock(&self.shared);
+        let is_well = status
+            .runs_since
+            .is_some_and(|since| since.elapsed() >= GOOD_RUN);
         SupervisedProcess {
+            short_runs: match is_well {
+                true => 0,
+                false => status.process.short_runs,
+            },
             next_start: status
                 .next_start
                 .map(|at| at.saturating_duration_since(Instant::now())),
@@ -156,8 +165,10 @@ impl Status {
                 next_start: None,
                 since_unix_ms: 0,
                 adopted: false,
+                short_runs: 0,
             },
             next_start: None,
+            runs_since: None,
         }
     }
 }
@@ -295,9 +306,16 @@ impl Keeper {
     }
 
     fn back_off(&mut self) -> Duration {
-        let wait = self.restarts.wait_after(std::mem::take(&mut self.lived));
+        let lived = std::mem::take(&mut self.lived);
+        let wait = self.restarts.wait_after(lived);
         self.enter(ProcessState::BackingOff, None);
-        self.status().next_start = Some(Instant::now() + wait);
+        let mut status = self.status();
+        status.next_start = Some(Instant::now() + wait);
+        let process = &mut status.process;
+        process.short_runs = match lived < GOOD_RUN {
+            true => process.short_runs.saturating_add(1),
+            false => 0,
+        };
         wait
     }
 
@@ -346,6 +364,7 @@ impl Keeper {
         process.pid = running.map(|running| running.process.id().pid);
         process.adopted = running.is_some_and(|running| running.process.is_adopted());
         status.next_start = None;
+        status.runs_since = running.map(|running| running.since);
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {

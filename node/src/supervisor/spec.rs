@@ -40,6 +40,8 @@ pub struct ServiceSpec {
     pub routes: Vec<String>,
     /// A plain web server sees the whole path, with the prefix.
     pub keep_prefix: bool,
+    /// The paths where a plain web server takes any request more than once without harm.
+    pub safe_to_repeat: Vec<String>,
     /// The path that a plain web server answers with 2xx or 3xx when it is well.
     pub health: Option<String>,
     /// How long a process may take to stop after SIGTERM. Then it is killed.
@@ -60,6 +62,7 @@ impl ServiceSpec {
             limits: Limits::default(),
             routes: Vec::new(),
             keep_prefix: false,
+            safe_to_repeat: Vec::new(),
             health: None,
             stop_timeout: Duration::from_secs(10),
         }
@@ -140,6 +143,8 @@ pub struct SupervisedProcess {
     pub since_unix_ms: i64,
     /// It was taken over from an earlier node.
     pub adopted: bool,
+    /// How often it ended soon after its start, one time after the other; 0 once it has run well.
+    pub short_runs: u32,
 }
 
 /// What a supervised process does.
@@ -191,6 +196,7 @@ impl From<&SupervisedProcess> for proto::SupervisedProcess {
             next_start_ms: process.next_start.map_or(0, |wait| wait.as_millis() as u64),
             since_unix_ms: process.since_unix_ms,
             adopted: process.adopted,
+            short_runs: process.short_runs,
             instance: process
                 .instance
                 .as_ref()

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use hydrant_contracts::{
-    Caller, Identity, Instance, InstanceState, Method, PathPrefix, ServiceId, TokenKey, header,
+    Caller, Identity, Instance, InstanceState, Method, PathPrefix, SafePath, ServiceId, TokenKey,
+    header,
 };
 use hydrant_router::balance::{Chooser, Tried, choose};
 use hydrant_router::decide::{Request, decide};
@@ -28,6 +29,7 @@ pub(crate) fn instance(service: &str, number: u16) -> Instance {
         detail: String::new(),
         since_unix_ms: 0,
         pid: 0,
+        safe_paths: vec![SafePath::new(&service, &format!("/{service}/safe/")).unwrap()],
         service,
     }
 }
@@ -334,6 +336,45 @@ fn versions_with_different_endpoints_get_their_own_requests() {
         .map(|instance| prefix.split(b"/api/files/a", instance).1)
         .collect();
     assert_eq!(seen, [&b"/a"[..], b"/api/files/a"]);
+}
+
+#[test]
+fn a_path_is_safe_when_every_version_says_so_and_goes_where_it_went() {
+    let (mut old, mut new) = (instance("api/files", 1), instance("api/files", 2));
+    let safe = |path| SafePath::new(&old.service, path).unwrap();
+    let (search, reports) = (safe("/api/files/search"), safe("/api/files/reports/"));
+    new.safe_paths = vec![search.clone(), reports.clone()];
+    old.safe_paths = vec![reports];
+    let is_repeated = |instances: &[Instance], method: &[u8], target: &str| {
+        let snapshot = snapshot(instances);
+        let route = decide(
+            &snapshot,
+            &Request {
+                listener: Listener::Public,
+                caller: &Caller::Outside,
+                method,
+                target: target.as_bytes(),
+                server: None,
+                to: None,
+            },
+        )
+        .unwrap();
+        assert_eq!(route.endpoint.candidates.len(), instances.len());
+        route.repeatable
+    };
+    let both = [old.clone(), new.clone()];
+    assert!(is_repeated(&both, b"POST", "/api/files/reports/a/b?c=/d"));
+    assert!(!is_repeated(&both, b"POST", "/api/files/search?a"));
+    assert!(is_repeated(&both, b"GET", "/api/files/search"));
+    assert!(is_repeated(&both[1..], b"PATCH", "/api/files/search?a"));
+    assert!(!is_repeated(
+        &both,
+        b"POST",
+        "/api/files/?/api/files/reports/"
+    ));
+    // A version that says nothing takes it away from all.
+    old.safe_paths = Vec::new();
+    assert!(!is_repeated(&[old, new], b"POST", "/api/files/reports/a"));
 }
 
 #[test]

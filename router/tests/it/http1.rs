@@ -513,8 +513,12 @@ fn what_may_be_repeated_is_sent_to_another_instance() {
     let mut wire = client(&router);
     for _ in 0..20 {
         assert_eq!(wire.get("/api/t/").status(), 200);
-        wire.send("PUT /api/t/ HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nhello");
-        assert_eq!(wire.answer().text(), "hello");
+        for line in ["PUT /api/t/", "POST /api/t/safe/a"] {
+            wire.send(format!(
+                "{line} HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nhello"
+            ));
+            assert_eq!(wire.answer().text(), "hello", "{line}");
+        }
     }
     assert!(bad.requests() > 0, "it was never asked");
 }

@@ -214,8 +214,10 @@ fn what_broke_off_there_is_repeated_only_where_that_is_safe() {
         ];
         fleet.publish(&instances);
         let mut client = fleet.node("one").public();
-        for _ in 0..40 {
+        for _ in 0..20 {
             assert_eq!(client.get("/api/t/a").status(), 200);
+            client.send("POST /api/t/safe/a HTTP/1.1\r\nhost: test\r\ncontent-length: 1\r\n\r\na");
+            assert_eq!(client.answer().status(), 200);
         }
         assert!(broken.requests() > 0 && backend.requests() == 40);
         fleet.publish(&instances[..1]);

@@ -110,10 +110,11 @@ async fn what_broke_off_there_is_repeated_only_where_that_is_safe() {
         ];
         fleet.publish(&instances);
         let mut client = client(fleet.node("one").router.public_addr()).await;
-        for _ in 0..40 {
-            let (status, _, body) =
-                ask(&mut client, request("PUT", "/api/web/echo", "again")).await;
-            assert_eq!((status, &*body), (StatusCode::OK, "again"));
+        for _ in 0..20 {
+            for (method, path) in [("PUT", "/api/web/echo"), ("POST", "/api/web/safe/echo")] {
+                let (status, _, body) = ask(&mut client, request(method, path, "again")).await;
+                assert_eq!((status, &*body), (StatusCode::OK, "again"), "{method}");
+            }
         }
         fleet.publish(&instances[..1]);
         let (status, headers, body) =

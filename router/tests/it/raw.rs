@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hydrant_contracts::{Instance, InstanceState, PathPrefix, TokenKey};
+use hydrant_contracts::{Instance, InstanceState, PathPrefix, SafePath, TokenKey};
 use hydrant_router::{Config, Limits, Router, Table};
 
 /// Longer than anything here takes, short enough for a hanging test to end.
@@ -292,7 +292,8 @@ pub fn refusing() -> SocketAddr {
         .unwrap()
 }
 
-/// An instance of `api/t` that answers below `/api/t/`, of which `/api/t` is cut off.
+/// An instance of `api/t` that answers below `/api/t/`, of which `/api/t` is cut off. Below
+/// `/api/t/safe/` a repeat is safe.
 pub fn instance(id: &str, address: SocketAddr) -> Instance {
     let service = "api/t".parse().unwrap();
     Instance {
@@ -307,6 +308,7 @@ pub fn instance(id: &str, address: SocketAddr) -> Instance {
         detail: String::new(),
         since_unix_ms: 0,
         pid: 0,
+        safe_paths: vec![SafePath::new(&service, "/api/t/safe/").unwrap()],
         service,
     }
 }

@@ -35,6 +35,7 @@ fn service() -> Service {
         .endpoint(STATE_GET_SPEC, greet)
         .endpoint(STATE_PUT_SPEC, refuse)
         .http(axum::Router::new().route("/plain", get(|| async { "plain" })))
+        .safe_to_repeat("/plain")
 }
 
 #[tokio::test]
@@ -57,6 +58,7 @@ async fn a_service_answers_in_every_protocol_and_stops_when_it_is_asked() {
         ]
     );
     assert_eq!(instance.prefixes[0].prefix, "/service/greeter/");
+    assert_eq!(instance.safe_paths[0].as_str(), "/service/greeter/plain");
 
     let base: http::Uri = format!("http://{}", instance.address).parse().unwrap();
     for (transport, protocol) in [

@@ -39,6 +39,8 @@ struct State {
     delay: Duration,
     /// In each direction of each connection; no limit when none.
     bytes_per_second: Option<u64>,
+    /// A client that sends so many bytes at once makes everything held.
+    trap: Option<usize>,
     /// Both ends of each connection.
     connections: HashMap<u64, Vec<TcpStream>>,
     /// The listener's thread is to end.
@@ -63,6 +65,14 @@ impl Shared {
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state());
         self.changed.notify_all();
+    }
+
+    /// A client has sent so much at once.
+    fn spring_trap(&self, read: usize) {
+        let mut state = self.state();
+        if state.trap.is_some_and(|bytes| read >= bytes) {
+            state.mode = Mode::Held;
+        }
     }
 
     /// Waits while nothing may move; then tells how it may.
@@ -113,6 +123,7 @@ impl Proxy {
         let mut was = Mode::Passing;
         self.shared.change(|state| {
             was = std::mem::take(&mut state.mode);
+            state.trap = None;
             state.delay = Duration::ZERO;
             state.bytes_per_second = None;
         });
@@ -128,6 +139,18 @@ impl Proxy {
         if was == Mode::Cut {
             self.listen();
         }
+    }
+
+    /// Holds everything as soon as a client sends so many bytes at once, at most 16 KB: the bytes
+    /// themselves too.
+    pub fn hold_at(&self, bytes: usize) {
+        self.shared
+            .change(|state| state.trap = Some(bytes.min(PIECE)));
+    }
+
+    /// Whether nothing moves.
+    pub fn is_holding(&self) -> bool {
+        self.shared.state().mode == Mode::Held
     }
 
     /// Delays every piece of bytes by `time`, in each direction.
@@ -232,15 +255,15 @@ fn join(client: &TcpStream, number: u64, shared: &Arc<Shared>) -> io::Result<()>
         both.push(kept);
     }
     thread::scope(|scope| {
-        let up = scope.spawn(|| pump(client, &server, shared));
-        let down = pump(&server, client, shared);
+        let up = scope.spawn(|| pump(client, &server, shared, true));
+        let down = pump(&server, client, shared, false);
         up.join().expect("a pump does not panic").and(down)
     })
 }
 
-/// Moves bytes one way until they end. An error resets both ends, so that the other way ends too.
-fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared) -> io::Result<()> {
-    let moved = move_all(from, to, shared);
+/// Moves bytes one way, up to the server or down, until they end. An error resets both ends, so that the other way ends too.
+fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, is_up: bool) -> io::Result<()> {
+    let moved = move_all(from, to, shared, is_up);
     match &moved {
         Ok(()) => drop(to.shutdown(Shutdown::Write)),
         Err(_) => [from, to].into_iter().for_each(reset),
@@ -248,11 +271,19 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared) -> io::Result<()> {
     moved
 }
 
-fn move_all(mut from: &TcpStream, mut to: &TcpStream, shared: &Shared) -> io::Result<()> {
+fn move_all(
+    mut from: &TcpStream,
+    mut to: &TcpStream,
+    shared: &Shared,
+    is_up: bool,
+) -> io::Result<()> {
     let mut buffer = [0; PIECE];
     loop {
         shared.wait_passing();
         let read = from.read(&mut buffer)?;
+        if is_up {
+            shared.spring_trap(read);
+        }
         let (delay, limit) = shared.wait_passing();
         crate::pause(delay);
         // It may have been held while this waited.

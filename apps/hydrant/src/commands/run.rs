@@ -55,6 +55,10 @@ pub(crate) struct RunArgs {
     /// Let it see the whole path; else the prefix is cut off
     #[arg(long)]
     pub(crate) keep_prefix: bool,
+    /// A path where every request is safe to repeat, as /api/files/search; with a slash at its end all
+    /// below it; may be repeated
+    #[arg(long = "safe-to-repeat", value_name = "PATH")]
+    pub(crate) safe_paths: Vec<String>,
     /// A path that it answers with 2xx or 3xx when it is well [default: its port accepts]
     #[arg(long, value_name = "PATH")]
     pub(crate) health: Option<String>,

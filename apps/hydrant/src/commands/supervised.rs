@@ -35,9 +35,11 @@ pub(crate) fn troubles(services: &[proto::SupervisedService], pattern: &Pattern)
         .collect()
 }
 
-/// Why a process does not run, when it does not.
+/// Why a process does not run, when it does not. One that keeps ending is a trouble too while it is
+/// tried again, until it has run for a while.
 fn trouble(id: &ServiceId, process: &proto::SupervisedProcess) -> Option<String> {
-    if process.state != "backing off" {
+    let keeps_ending = process.state != "stopping" && process.short_runs > 0;
+    if process.state != "backing off" && !keeps_ending {
         return None;
     }
     let mut line = format!("{id} process {} keeps ending", process.slot);
@@ -102,5 +104,31 @@ impl<'a> From<&'a proto::SupervisedProcess> for ShownProcess<'a> {
             since: time(process.since_unix_ms),
             adopted: process.adopted,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_keeps_ending_is_a_trouble_also_while_it_is_tried_again() {
+        let told = |state: &str, short_runs| {
+            let process = proto::SupervisedProcess {
+                state: state.into(),
+                short_runs,
+                last_exit: "exited with 7".into(),
+                restarts: 3,
+                ..Default::default()
+            };
+            trouble(&"api/broken".parse().unwrap(), &process)
+        };
+        let line = "api/broken process 0 keeps ending: exited with 7; started again 3 times. \
+                    See `hydrant logs api/broken`";
+        for (state, short_runs) in [("backing off", 0), ("backing off", 1), ("running", 1)] {
+            assert_eq!(told(state, short_runs).as_deref(), Some(line), "{state}");
+        }
+        assert_eq!(told("running", 0), None, "it has run well");
+        assert_eq!(told("stopping", 2), None, "it is not wanted any more");
     }
 }

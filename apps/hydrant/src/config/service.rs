@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use hydrant_contracts::{PathPrefix, ServiceId, ServiceName, Tier, Version};
+use hydrant_contracts::{PathPrefix, SafePath, ServiceId, ServiceName, Tier, Version};
 use hydrant_node::{Limits, MAX_INSTANCES, ServiceSpec};
 use hydrant_runtime::{ByteSize, Duration};
 use serde::{Deserialize, Deserializer};
@@ -30,6 +30,8 @@ pub(super) struct Service {
     #[serde(default)]
     routes: Vec<Spanned<String>>,
     keep_prefix: Option<Spanned<bool>>,
+    #[serde(default)]
+    safe_to_repeat: Vec<Spanned<String>>,
     health: Option<Spanned<String>>,
     stop_timeout: Option<Spanned<Duration>>,
     #[serde(default)]
@@ -117,6 +119,7 @@ impl Service {
     fn check_web(&self) -> Result<(), Mistake> {
         let only_web = (self.routes().map(|route| route.span().start))
             .chain(self.health.iter().map(|health| health.span().start))
+            .chain(self.safe_to_repeat.iter().map(|path| path.span().start))
             .chain(self.keep_prefix.iter().map(|keep| keep.span().start));
         if let Some(at) = only_web.min().filter(|_| self.sdk) {
             let message = "a service with `sdk = true` tells its routes and its health itself; take \
@@ -126,6 +129,10 @@ impl Service {
         for route in self.routes() {
             PathPrefix::new(&self.id(), route.get_ref(), !self.keep_prefix())
                 .map_err(|error| (route.span().start, error.to_string()))?;
+        }
+        for path in &self.safe_to_repeat {
+            SafePath::new(&self.id(), path.get_ref())
+                .map_err(|error| (path.span().start, error.to_string()))?;
         }
         match &self.health {
             Some(path) if !is_path(path.get_ref()) => {
@@ -154,13 +161,19 @@ impl Service {
                 open_files: self.limits.open_files,
                 cpu: self.limits.cpu.map(CpuShare::cores),
             },
-            routes: self.routes().map(|route| route.get_ref().clone()).collect(),
+            routes: texts(self.routes()),
             keep_prefix: self.keep_prefix(),
+            safe_to_repeat: texts(&self.safe_to_repeat),
             health: self.health.as_ref().map(|path| path.get_ref().clone()),
             stop_timeout: stop_timeout.unwrap_or(usual.stop_timeout),
             ..usual
         }
     }
+}
+
+fn texts<'a>(all: impl IntoIterator<Item = &'a Spanned<String>>) -> Vec<String> {
+    let text = |one: &Spanned<String>| one.get_ref().clone();
+    all.into_iter().map(text).collect()
 }
 
 fn is_path(text: &str) -> bool {

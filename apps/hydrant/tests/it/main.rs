@@ -14,6 +14,7 @@ mod harness;
 mod load;
 mod mobile;
 mod mobile_chaos;
+mod mobile_fence;
 mod mobile_operations;
 mod mobile_sources;
 mod ofrep;

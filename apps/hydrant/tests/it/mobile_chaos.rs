@@ -25,6 +25,8 @@ use crate::harness::{Node, Setup, is_soak, kill};
 /// How many apps ask at the same time.
 const APPS: u64 = 8;
 const PAUSE: Duration = Duration::from_millis(15);
+/// Long enough for a machine that has other work too.
+const SESSION: Duration = Duration::from_secs(4);
 /// A key of this test, and its hash: the document has no more.
 const KEY: &str = "hyk_chaoschaoschaoschaoschaoschaoschaoschaoscha";
 const KEY_HASH: &str = "5d75e8d0934fe04481e0b94a6980128d134487c8a4e02026eb8cbf217ee6bbe8";
@@ -66,7 +68,7 @@ fn a_fleet_with_its_servers_goes_wrong_and_no_app_notices() {
         Ok(tables) => tables,
         Err(missing) => return hydrant_harness::skipped(missing),
     };
-    let all = engines.tables(Duration::from_secs(1)) + &tables.table();
+    let all = engines.tables(SESSION) + &tables.table();
     let fleet = hydrant_harness::node::Fleet::new(crate::fleet::engines::program(), &all);
     let folder = tempfile::tempdir().unwrap();
     let sources = folder.path().join("sources.toml");
@@ -105,7 +107,6 @@ fn run(place: &Place, faults: &[Fault]) {
         key: KEY.into(),
         stop: Arc::new(AtomicBool::new(false)),
         seen: Arc::new(Mutex::new(Seen::default())),
-        killed: Arc::default(),
     });
     let asking: Vec<_> = (0..APPS)
         .map(|number| {
@@ -152,11 +153,11 @@ fn report(
     let at = |percent: usize| took.get(took.len().saturating_sub(1) * percent / 100);
     println!("faults: {counts:?}");
     println!(
-        "{} answers of {} revisions, the slowest after {:?}; {} were asked for again by the app",
+        "{} answers of {} revisions, the slowest after {:?}; {} reports are to be sent later",
         seen.answers,
         seen.revisions.len(),
         seen.slowest,
-        seen.repeated
+        seen.later
     );
     println!(
         "{} revisions; {} acknowledged after {:?} (half), {:?} (99 of 100), {} without an answer or without effect",
@@ -166,11 +167,15 @@ fn report(
         at(99),
         admin.refused
     );
-    assert!(seen.wrong.is_empty(), "{:#?}", seen.wrong);
-    assert!(seen.failed.is_empty(), "{:#?}", seen.failed);
+    let faults = [&seen.wrong, &seen.failed];
+    assert_eq!(
+        faults,
+        [&[] as &[String]; 2],
+        "no answer is wrong, no request failed"
+    );
     assert_eq!(seen.unknown(), 0, "answers of revisions that nobody made");
     assert!(
-        seen.answers > 200 && admin.acknowledged.len() > 10,
+        seen.answers > 100 && admin.acknowledged.len() > 4,
         "there was load"
     );
     let history = runtime.block_on(admin.history());
@@ -238,7 +243,7 @@ impl Place {
         let mut watch = Watch::default();
         while Instant::now() < end {
             let fault = faults[random.usize(..faults.len())];
-            self.make(fault, &mut random, apps);
+            self.make(fault, &mut random);
             *counts.entry(fault).or_default() += 1;
             let calm = Instant::now() + Duration::from_millis(random.u64(800..3000));
             while Instant::now() < calm {
@@ -250,15 +255,12 @@ impl Place {
         counts
     }
 
-    fn make(&self, fault: Fault, random: &mut fastrand::Rng, apps: &Apps) {
+    fn make(&self, fault: Fault, random: &mut fastrand::Rng) {
         let away = Duration::from_millis(random.u64(100..1500));
         match fault {
             Fault::KillLeader => self.kill_one("service/mobile", random, true),
             Fault::KillService => self.kill_one("service/mobile", random, false),
-            Fault::KillApi => {
-                *apps.killed.lock().unwrap() = Some(Instant::now());
-                self.kill_one("api/mobile", random, false);
-            }
+            Fault::KillApi => self.kill_one("api/mobile", random, false),
             Fault::RestartState => {
                 let engines = self.engines.as_ref().expect("a fleet");
                 engines.redis.kill_all();

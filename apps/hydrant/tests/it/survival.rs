@@ -102,8 +102,11 @@ fn a_crash_loop_is_shown() {
         let text = String::from_utf8(output.stdout).unwrap();
         (output.status.code() == Some(5) && text.contains("exited with 7")).then_some(())
     });
-    let listed = String::from_utf8(node.run(&["list"]).stdout).unwrap();
-    assert!(listed.contains("api/broken"), "{listed}");
+    // Also while it is being tried again.
+    for _ in 0..20 {
+        let listed = String::from_utf8(node.run(&["list"]).stdout).unwrap();
+        assert!(listed.contains("api/broken"), "{listed}");
+    }
     node.wait("its words are in the logs", |node| {
         let logs = String::from_utf8(node.run(&["logs", "broken"]).stdout).unwrap();
         logs.contains("I am broken").then_some(())

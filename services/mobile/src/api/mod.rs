@@ -70,6 +70,11 @@ pub async fn run_api() -> Result<(), Error> {
         .http(routes(Arc::clone(&answers)))
         .http(admin.routes())
         .http(content::api::routes(Arc::clone(&answers), &hydrant)?)
+        // What changes nothing, and what counts once however often it comes.
+        .safe_to_repeat("/ofrep/")
+        .safe_to_repeat("/v1/init")
+        .safe_to_repeat("/v1/exposures")
+        .safe_to_repeat("/v1/metrics")
         .alongside(answers.reports.clone().forward(hydrant.clone()))
         .alongside(ofrep::leave_when_drained(
             hydrant.clone(),

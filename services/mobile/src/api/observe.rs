@@ -2,7 +2,7 @@
 //! and answered when it is durable there.
 //!
 //! - `POST /v1/exposures`: `{"exposures": [{"experiment", "subject", "arm", "at"?}]}`
-//! - `POST /v1/metrics`: `{"metrics": [{"id"?, "metric", "subject", "experiment"?, "value"}]}`
+//! - `POST /v1/metrics`: `{"metrics": [{"id", "metric", "subject", "experiment"?, "value"}]}`
 //!
 //! Requests that come while one is on its way are handed on together: under load there are no more
 //! transactions, only larger ones.
@@ -37,6 +37,8 @@ const MAX_BODY: usize = 256 * 1024;
 const MAX_OF_ONE: usize = 500;
 /// How long an app waits until what it reports is durable.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the service is called again when it fails, so that the app hears why.
+const AGAIN: Duration = Duration::from_secs(8);
 
 const _: () = assert!(MAX_OF_ONE <= MAX_ITEMS, "a request fits into a batch");
 
@@ -95,7 +97,7 @@ struct ExposureItem {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 struct MetricItem {
-    id: Option<String>,
+    id: String,
     metric: String,
     subject: String,
     experiment: Option<String>,
@@ -125,7 +127,7 @@ impl MetricItem {
             may_know(admitted, experiment)?;
         }
         Ok(Measurement {
-            id: self.id.unwrap_or_default(),
+            id: self.id,
             metric: self.metric,
             subject: self.subject,
             experiment: self.experiment.unwrap_or_default(),

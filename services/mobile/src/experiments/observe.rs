@@ -143,8 +143,9 @@ fn measured(experiments: &Experiments, one: Measurement) -> Result<Measured, Rea
         let message = "`metric` has 1 to 80 of a-z, A-Z, 0-9, '-', '_' and '.'";
         return Err(("bad_metric", message.into()));
     }
-    if one.id.len() > 100 || one.id.chars().any(char::is_control) {
-        return Err(("bad_id", "`id` has at most 100 bytes of text".into()));
+    if one.id.is_empty() || one.id.len() > 100 || one.id.chars().any(char::is_control) {
+        let message = "`id` has 1 to 100 bytes of text, made by the app: so a repeat counts once";
+        return Err(("bad_id", message.into()));
     }
     if !one.value.is_finite() || one.value.abs() > MAX_VALUE {
         return Err(("bad_value", "`value` is a number from -1e12 to 1e12".into()));

@@ -222,9 +222,6 @@ fn last_arms<'a>(seen: &'a [Exposed], only: Option<&str>) -> BTreeMap<&'a str, &
 }
 
 async fn is_new(tx: &mut Transaction, one: &Measured) -> Result<bool, RecordsError> {
-    if one.id.is_empty() {
-        return Ok(true);
-    }
     let row = params![&one.subject, &one.metric, &one.id];
     let columns = ["subject", "metric", "id"];
     Ok(tx.insert_new("mobile_measured", &columns, &[row]).await? > 0)

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use hydrant_contracts::proto::{NodeClient, StatsRequest};
 use hydrant_harness::node::{Node, Setup};
 use hydrant_sdk::{Config, Hydrant, Transport};
+use tokio::runtime::Runtime;
 
 use super::echo;
 use super::engines::Engines;
@@ -82,24 +83,29 @@ fn a_lost_server_fails_no_request_that_is_safe_to_repeat() {
         println!("{node}: the last request went there {tail:?} after the first that failed");
         assert!(tail < 5 * Duration::from_millis(100), "{tail:?}");
     }
-    comes_back(&one, three);
+    comes_back(&runtime, &one, three);
 }
 
-/// The server is started again, and its instances get requests.
-fn comes_back(one: &Node, three: Setup) {
-    let three = three.start();
+/// The server is started again, and its instances get requests: of many at a time, as those of the
+/// own server come first for who asks one after the other.
+fn comes_back(runtime: &Runtime, one: &Node, three: Setup) {
+    let _three = three.start();
     let back = one.wait("it is back", |node| {
         let back = ready_on(node, "three");
         (back.len() == 2).then_some(back)
     });
-    let who = format!("http://{}{WHO}", one.public());
-    let client = reqwest::Client::new();
-    let runtime = hydrant_harness::runtime();
-    one.wait("it answers", |_| {
-        let answer = runtime.block_on(async { client.get(&who).send().await?.text().await });
-        (answer.ok()? == "three").then_some(())
+    let load = {
+        let _inside = runtime.enter();
+        Load::start(one.public(), WHO, 8, Duration::from_millis(5))
+    };
+    let began = Instant::now();
+    one.wait("it answers", |node| {
+        let counts = runtime.block_on(counts(&client(node), &back));
+        (counts.len() == 2 && counts.values().all(|one| one.requests > 5)).then_some(())
     });
-    drop((three, back));
+    println!("back in the load after {:?}", began.elapsed());
+    let outcome = runtime.block_on(load.finish());
+    assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
 }
 
 /// The ids of the instances that are ready, on a server or, when it is empty, on all.

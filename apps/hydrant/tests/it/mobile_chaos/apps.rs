@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use reqwest::Client;
+use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 use super::admin::Worlds;
-use super::oracle::{FLAGS, PLATFORMS, Person, TESTED};
+use super::oracle::{EXPERIMENT, FLAGS, PLATFORMS, Person, TESTED};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What an app is told whose report can't be kept in time.
+const LATER: [&str; 3] = ["not_kept", "not_in_time", "too_many_reports"];
 /// The most that is told of what went wrong.
 const TOLD: usize = 20;
 
@@ -30,15 +32,17 @@ struct Answer {
 enum Told {
     /// Flags, each with its variant and its value.
     Flags(Vec<(String, Option<String>, Value)>),
-    /// The number in the configuration, and flags.
-    Init(u64, Vec<(String, Option<String>, Value)>),
+    /// The number in the configuration, and flags. None when the answer says that its deadline came
+    /// before the configuration.
+    Init(Option<u64>, Vec<(String, Option<String>, Value)>),
 }
 
 /// What all apps together have seen.
 #[derive(Default)]
 pub struct Seen {
     pub answers: u64,
-    pub repeated: u64,
+    /// Reports that could not be kept in time.
+    pub later: u64,
     pub wrong: Vec<String>,
     pub failed: Vec<String>,
     /// The slowest answer.
@@ -86,7 +90,7 @@ impl Answer {
         let flags = match &self.told {
             Told::Flags(flags) => flags,
             Told::Init(count, flags) => {
-                if *count != world.count {
+                if count.is_some_and(|count| count != world.count) {
                     return Some(format!("{self:?}: the configuration has {}", world.count));
                 }
                 flags
@@ -110,9 +114,6 @@ pub struct Apps {
     pub key: String,
     pub stop: Arc<AtomicBool>,
     pub seen: Arc<Mutex<Seen>>,
-    /// When a process of api/mobile was killed last: a POST that it had may not be repeated by
-    /// anybody but the app.
-    pub killed: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Apps {
@@ -126,9 +127,11 @@ impl Apps {
             };
             let public = self.public[random.usize(..self.public.len())];
             let began = Instant::now();
-            let asked = match random.u8(..4) {
-                0 => self.init(&http, public, person).await,
-                1 => self.bulk(&http, public, person).await,
+            let asked = match random.u8(..16) {
+                0 => self.init(&http, public, person, Method::GET).await,
+                1 => self.init(&http, public, person, Method::POST).await,
+                2 => self.bulk(&http, public, person).await,
+                3 => self.expose(&http, public, person).await,
                 _ => {
                     let all = FLAGS.len() + 1;
                     let flag = FLAGS.get(random.usize(..all)).unwrap_or(&TESTED);
@@ -185,7 +188,40 @@ impl Apps {
         })
     }
 
-    /// A POST, which a router repeats for nobody: the app does, once, when its process was killed.
+    /// Sees its arm, and reports that.
+    async fn expose(
+        &self,
+        http: &Client,
+        public: SocketAddr,
+        person: Person,
+    ) -> Result<Answer, String> {
+        let seen = self.single(http, public, person, TESTED).await?;
+        let Told::Flags(flags) = &seen.told else {
+            unreachable!("a flag was asked for");
+        };
+        let exposure =
+            json!({ "experiment": EXPERIMENT, "subject": seen.person.key, "arm": flags[0].1 });
+        let metric = json!({
+            "id": fastrand::u64(..).to_string(), "metric": "seen", "subject": seen.person.key, "value": 1,
+        });
+        let reports = [
+            ("exposures", json!({ "exposures": [exposure] })),
+            ("metrics", json!({ "metrics": [metric] })),
+        ];
+        for (kind, body) in reports {
+            let url = format!("http://{public}/api/mobile/v1/{kind}");
+            let sent = http.post(url).bearer_auth(&self.key).json(&body).send();
+            match read(sent.await).await {
+                // The service or its tables were away for long: the app is to send it later.
+                Err(told) if LATER.iter().any(|reason| told.contains(reason)) => {
+                    self.seen.lock().unwrap().later += 1;
+                }
+                answered => drop(answered?),
+            }
+        }
+        Ok(seen)
+    }
+
     async fn evaluate(
         &self,
         http: &Client,
@@ -194,26 +230,11 @@ impl Apps {
         person: &Person,
     ) -> Result<(u64, Value), String> {
         let context = json!({ "targetingKey": person.key, "platform": person.platform });
-        let ask = || {
-            let request = http.post(format!("http://{public}{path}"));
-            request
-                .bearer_auth(&self.key)
-                .json(&json!({ "context": context }))
-        };
-        let first = read(ask().send().await).await;
-        let was_killed = self
-            .killed
-            .lock()
-            .unwrap()
-            .is_some_and(|at| at.elapsed() < PATIENCE);
-        if first.is_ok() || !was_killed {
-            return first;
-        }
-        let second = read(ask().send().await).await;
-        if second.is_ok() {
-            self.seen.lock().unwrap().repeated += 1;
-        }
-        second.map_err(|second| format!("{second}, after {}", first.unwrap_err()))
+        let request = http.post(format!("http://{public}{path}"));
+        let request = request
+            .bearer_auth(&self.key)
+            .json(&json!({ "context": context }));
+        answered(request.send().await).await
     }
 
     async fn init(
@@ -221,13 +242,25 @@ impl Apps {
         http: &Client,
         public: SocketAddr,
         person: Person,
+        method: Method,
     ) -> Result<Answer, String> {
-        let platform = person.platform;
-        let url = format!(
-            "http://{public}/api/mobile/v1/init?platform={platform}&version=7.2.1&locale=en-US"
-        );
-        let (revision, body) = read(http.get(url).bearer_auth(&self.key).send().await).await?;
-        let count = body["config"]["count"].as_u64().unwrap_or(u64::MAX);
+        let context = json!({ "platform": person.platform, "version": "7.2.1", "locale": "en-US" });
+        let url = format!("http://{public}/api/mobile/v1/init");
+        let request = match method {
+            Method::GET => {
+                let platform = person.platform;
+                http.get(format!(
+                    "{url}?platform={platform}&version=7.2.1&locale=en-US"
+                ))
+            }
+            _ => http.post(url).json(&json!({ "context": context })),
+        };
+        let (revision, body) = answered(request.bearer_auth(&self.key).send().await).await?;
+        let is_late = body["parts"]["config"]["error"] == "deadline";
+        let count = match is_late && body["config"].is_null() {
+            true => None,
+            false => Some(body["config"]["count"].as_u64().unwrap_or(u64::MAX)),
+        };
         // The call has a name of its own for who asks; the flags here are checked by evaluation.
         let told = Told::Init(count, Vec::new());
         Ok(Answer {
@@ -238,16 +271,21 @@ impl Apps {
     }
 }
 
-async fn read(answer: reqwest::Result<reqwest::Response>) -> Result<(u64, Value), String> {
+/// The body of an answer, and the revision that it was made from.
+async fn answered(answer: reqwest::Result<reqwest::Response>) -> Result<(u64, Value), String> {
+    let (revision, body) = read(answer).await?;
+    Ok((revision.ok_or("no revision is named")?, body))
+}
+
+async fn read(answer: reqwest::Result<reqwest::Response>) -> Result<(Option<u64>, Value), String> {
     let answer = answer.map_err(|error| format!("{error:?}"))?;
-    let status = answer.status();
+    let (status, url) = (answer.status(), answer.url().clone());
     let revision = answer.headers().get("hydrant-revision");
     let revision = revision.and_then(|value| value.to_str().ok()?.parse().ok());
     let text = answer.text().await.map_err(|error| format!("{error:?}"))?;
     if status != 200 {
-        return Err(format!("{status}: {text}"));
+        return Err(format!("{url}: {status}: {text}"));
     }
-    let revision = revision.ok_or("no revision is named")?;
     let body = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
     Ok((revision, body))
 }
@@ -309,12 +347,12 @@ fn an_answer_that_mixes_two_revisions_is_noticed() {
         "older flags"
     );
     assert_eq!(
-        wrong(2, Told::Init(0, vec![flag("b")])),
+        wrong(2, Told::Init(Some(0), vec![flag("b")])),
         (1, 0),
         "older configuration"
     );
     assert_eq!(
-        wrong(3, Told::Init(0, Vec::new())),
+        wrong(3, Told::Init(Some(0), Vec::new())),
         (0, 1),
         "nobody made it"
     );

@@ -110,9 +110,12 @@ fn a_connection_is_half_open() {
     ];
     let town = Town::start(setups, 2 * EACH);
     // A node has one session to read by, and one that its registrations hang on.
-    let used: Vec<&Proxy> = ways.iter().filter(|way| way.connections() > 0).collect();
+    // For a moment it may have three connections, while one of these finds another way.
+    let used: Vec<&Proxy> = town.nodes[0].wait("a way is left over", |_| {
+        let used: Vec<_> = ways.iter().filter(|way| way.connections() > 0).collect();
+        (1..ways.len()).contains(&used.len()).then_some(used)
+    });
     println!("{} of {} ways are in use", used.len(), ways.len());
-    assert!((1..ways.len()).contains(&used.len()));
     outlive(
         &town,
         "half-open",

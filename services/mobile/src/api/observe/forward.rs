@@ -4,9 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use hydrant_runtime::Backoff;
 use hydrant_sdk::{Code, Error, Hydrant};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
+use super::AGAIN;
 use crate::experiments::MAX_ITEMS;
 use crate::proto::{
     ExposeRequest, Exposure, MeasureRequest, Measurement, ObservedResponse, Refusal,
@@ -40,7 +43,10 @@ impl Reports {
             };
             call(hydrant.clone(), "Measure", request)
         };
-        tokio::join!(self.exposures.serve(expose), self.metrics.serve(measure));
+        tokio::join!(
+            self.exposures.serve(expose, AGAIN),
+            self.metrics.serve(measure, AGAIN)
+        );
         Ok(())
     }
 }
@@ -87,7 +93,7 @@ impl<T> Default for Queue<T> {
     }
 }
 
-impl<T> Queue<T> {
+impl<T: Clone> Queue<T> {
     /// Hands items over, and waits until they are durable. The refusals have the places that came with
     /// the items.
     pub(super) async fn hand_over(
@@ -112,8 +118,8 @@ impl<T> Queue<T> {
         Ok(told)
     }
 
-    /// Takes what waits, as much as fits into one call, and calls.
-    pub(super) async fn serve(&self, call: impl Fn(Vec<T>) -> Answered) {
+    /// Takes what waits, as much as fits into one call, and calls, `again` for so long if that fails.
+    pub(super) async fn serve(&self, call: impl Fn(Vec<T>) -> Answered, again: Duration) {
         let exit = self
             .exit
             .lock()
@@ -141,20 +147,26 @@ impl<T> Queue<T> {
                 }
                 loads.push(load);
             }
-            deliver(loads, &call).await;
+            deliver(loads, &call, again).await;
         }
     }
 }
 
 /// Calls with the items of all loads, and gives each load its part of the answer.
-async fn deliver<T>(loads: Vec<Load<T>>, call: &impl Fn(Vec<T>) -> Answered) {
+async fn deliver<T: Clone>(
+    loads: Vec<Load<T>>,
+    call: &impl Fn(Vec<T>) -> Answered,
+    again: Duration,
+) {
     let (mut items, mut waiting) = (Vec::new(), Vec::new());
     for load in loads {
         let first = items.len() as u32;
         items.extend(load.items);
         waiting.push((first..items.len() as u32, load.answer));
     }
-    let answered = call(items).await.map_err(undelivered);
+    let answered = call_until_kept(items, call, again)
+        .await
+        .map_err(undelivered);
     for (places, answer) in waiting {
         let part = answered.as_ref().map(|all| {
             let own = all.refused.iter().filter(|one| places.contains(&one.index));
@@ -166,6 +178,25 @@ async fn deliver<T>(loads: Vec<Load<T>>, call: &impl Fn(Vec<T>) -> Answered) {
         });
         // Who has gone does not wait for it any more.
         let _ = answer.send(part.map_err(Clone::clone));
+    }
+}
+
+/// A leader that dies and a database that restarts are over soon, and each item counts once however
+/// often it comes: so an app does not notice.
+async fn call_until_kept<T: Clone>(
+    items: Vec<T>,
+    call: &impl Fn(Vec<T>) -> Answered,
+    again: Duration,
+) -> Result<ObservedResponse, Error> {
+    let end = Instant::now() + again;
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+    loop {
+        let answered = call(items.clone()).await;
+        let wait = backoff.next_wait();
+        if answered.is_ok() || Instant::now() + wait >= end {
+            return answered;
+        }
+        tokio::time::sleep(wait).await;
     }
 }
 
@@ -209,6 +240,7 @@ mod tests {
     }
 
     const PATIENCE: Duration = Duration::from_secs(30);
+    const SHORT: Duration = Duration::from_millis(200);
 
     #[tokio::test]
     async fn each_request_gets_its_own_part_of_the_answer() {
@@ -221,7 +253,7 @@ mod tests {
         let all = futures::future::join_all(requests);
         let answers = tokio::select! {
             answers = all => answers,
-            () = queue.serve(refuse_odd) => unreachable!(),
+            () = queue.serve(refuse_odd, PATIENCE) => unreachable!(),
         };
         for (request, refused) in answers {
             assert_eq!(refused.len(), 25);
@@ -242,7 +274,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_service_says_is_the_apps_to_repeat() {
+    async fn a_service_that_comes_back_in_time_is_noticed_by_nobody() {
+        let queue = Queue::<u32>::default();
+        let began = Instant::now();
+        let away = |items| -> Answered {
+            match began.elapsed() < SHORT {
+                true => Box::pin(std::future::ready(Err(too_many()))),
+                false => refuse_odd(items),
+            }
+        };
+        let answered = tokio::select! {
+            answered = queue.hand_over(vec![(0, 2), (1, 3)], PATIENCE) => answered,
+            () = queue.serve(away, PATIENCE) => unreachable!(),
+        };
+        assert_eq!(answered.unwrap()[0].index, 1);
+    }
+
+    #[tokio::test]
+    async fn what_the_service_says_for_long_is_the_apps_to_repeat() {
         let queue = Queue::<u32>::default();
         let down = |_| -> Answered {
             let error = Error::new(Code::FailedPrecondition, "no_records", "none");
@@ -250,7 +299,7 @@ mod tests {
         };
         let answered = tokio::select! {
             answered = queue.hand_over(vec![(0, 1)], PATIENCE) => answered,
-            () = queue.serve(down) => unreachable!(),
+            () = queue.serve(down, SHORT) => unreachable!(),
         };
         let error = answered.unwrap_err();
         assert_eq!((error.code, error.retryable), (Code::Unavailable, true));
