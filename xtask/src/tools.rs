@@ -21,6 +21,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("redis-cli", "redis-tools"),
     ("mariadbd", "mariadb-server"),
     ("mariadb", "mariadb-client"),
+    ("/usr/lib/galera/libgalera_smm.so", "galera-4"),
+    ("rsync", "rsync"),
     ("java", "default-jre-headless"),
     // The package `zookeeper` has nothing more that tests need, and brings a desktop's Java.
     ("/usr/share/java/zookeeper.jar", "libzookeeper-java"),

@@ -423,6 +423,7 @@ fn a_deadline_cuts_between_parts_and_between_flags() {
     let documents = [(Kind::Flags, "many", json!({ "flags": flags }))];
     let serving = Serving {
         compiled: Arc::new(compiled(1, &documents)),
+        has_revision: true,
         ..Serving::default()
     };
     let parameters = Parameters::from_query(&INIT.parse().unwrap()).unwrap();
