@@ -175,7 +175,7 @@ fn report(
     );
     assert_eq!(seen.unknown(), 0, "answers of revisions that nobody made");
     assert!(
-        seen.answers > 100 && admin.acknowledged.len() > 4,
+        seen.answers > 100 && !admin.acknowledged.is_empty(),
         "there was load"
     );
     let history = runtime.block_on(admin.history());
@@ -243,8 +243,7 @@ impl Place {
         let mut watch = Watch::default();
         while Instant::now() < end {
             let fault = faults[random.usize(..faults.len())];
-            self.make(fault, &mut random);
-            *counts.entry(fault).or_default() += 1;
+            *counts.entry(fault).or_default() += usize::from(self.make(fault, &mut random));
             let calm = Instant::now() + Duration::from_millis(random.u64(800..3000));
             while Instant::now() < calm {
                 watch.look(self);
@@ -255,7 +254,8 @@ impl Place {
         counts
     }
 
-    fn make(&self, fault: Fault, random: &mut fastrand::Rng) {
+    /// Whether it was possible.
+    fn make(&self, fault: Fault, random: &mut fastrand::Rng) -> bool {
         let away = Duration::from_millis(random.u64(100..1500));
         match fault {
             Fault::KillLeader => self.kill_one("service/mobile", random, true),
@@ -266,23 +266,24 @@ impl Place {
                 engines.redis.kill_all();
                 crate::harness::pause(away);
                 engines.redis.restart_all();
+                true
             }
             Fault::RestartTables => {
                 let tables = self.tables.as_ref().expect("a fleet");
                 tables.kill();
                 crate::harness::pause(away);
                 tables.restart();
+                true
             }
         }
     }
 
-    /// Kills a ready process; of api/mobile only when others are left to answer.
-    fn kill_one(&self, service: &str, random: &mut fastrand::Rng, leader: bool) {
+    /// Kills a ready process, when every node knows of another one that is left to answer.
+    fn kill_one(&self, service: &str, random: &mut fastrand::Rng, leader: bool) -> bool {
         let node = &self.nodes[random.usize(..self.nodes.len())];
-        let mut ready = node.instances(service);
-        ready.retain(|one| one["state"] == "ready");
-        if ready.len() < 2 {
-            return;
+        let ready = living(node, service);
+        if ready.is_empty() {
+            return false;
         }
         let leads = leader
             .then(|| status(node))
@@ -292,10 +293,22 @@ impl Place {
             .iter()
             .find(|one| Some(&one["instance"]) == leads.as_ref());
         let chosen = chosen.unwrap_or(&ready[random.usize(..ready.len())]);
-        if let Some(pid) = chosen["pid"].as_u64() {
+        let is_another = |one: &Value| one["instance"] != chosen["instance"];
+        let is_left = |node: &Node| living(node, service).iter().any(is_another);
+        let may_die = self.nodes.iter().all(is_left);
+        if let Some(pid) = chosen["pid"].as_u64().filter(|_| may_die) {
             kill(pid as u32, Signal::KILL);
         }
+        may_die
     }
+}
+
+/// The ready instances whose processes live: a list may be behind on a busy machine, and all are here.
+fn living(node: &Node, service: &str) -> Vec<Value> {
+    let mut ready = node.instances(service);
+    let lives = |one: &Value| std::fs::read_link(format!("/proc/{}/exe", one["pid"])).is_ok();
+    ready.retain(|one| one["state"] == "ready" && lives(one));
+    ready
 }
 
 /// What `hydrant mobile status` says, when it can.
