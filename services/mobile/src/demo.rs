@@ -1,4 +1,4 @@
-//! What `hydrant up` begins with: files of sources, and a first revision of documents.
+//! What `hydrant up` begins with: files of sources, and a first revision of documents, with an image.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ const FILES: [(&str, &str); 3] = [
 ];
 
 /// The documents of the demo, as they come with the program.
-const DOCUMENTS: [(Kind, &str, &str); 7] = [
+const DOCUMENTS: [(Kind, &str, &str); 12] = [
     (Kind::Flags, "demo", include_str!("../demo/flags/demo.json")),
     (
         Kind::ConfigSchema,
@@ -52,20 +52,53 @@ const DOCUMENTS: [(Kind, &str, &str); 7] = [
         "market-de",
         include_str!("../demo/config/market-de.json"),
     ),
+    (
+        Kind::ContentType,
+        "banner",
+        include_str!("../demo/content-type/banner.json"),
+    ),
+    (
+        Kind::Content,
+        "apples",
+        include_str!("../demo/content/apples.json"),
+    ),
+    (
+        Kind::Content,
+        "delivery",
+        include_str!("../demo/content/delivery.json"),
+    ),
+    (
+        Kind::Content,
+        "new-year",
+        include_str!("../demo/content/new-year.json"),
+    ),
+    (
+        Kind::Image,
+        IMAGE_NAME,
+        include_str!("../demo/image/apples.json"),
+    ),
 ];
+
+/// The image that an entry of the demo shows.
+pub(crate) const IMAGE: &[u8] = include_bytes!("../demo/apples.png");
+/// Its SHA-256, by which the entry refers to it.
+const IMAGE_NAME: &str = "c125bdb3ac36131cb5acf80029c6dceecf4026b50046bff0b5c72d37a7fd6301";
 
 /// Whether the environment asks for the documents of the demo.
 pub(crate) fn is_wanted() -> bool {
     std::env::var_os(DEMO).is_some_and(|value| value == "1")
 }
 
-/// The first revision of `hydrant up`.
-pub(crate) fn documents() -> Vec<Edit> {
+/// The first revision of `hydrant up`; where no images can be kept, without what shows one.
+pub(crate) fn documents(images: bool) -> Vec<Edit> {
     let edit = |(kind, name, body): (Kind, &str, &str)| Edit {
         id: DocumentId::new(kind, name).expect("the names of the demo are good"),
         body: Some(body.to_owned()),
     };
-    DOCUMENTS.into_iter().map(edit).collect()
+    let is_shown = |(_, name, body): &(Kind, &str, &str)| {
+        images || *name != IMAGE_NAME && !body.contains(IMAGE_NAME)
+    };
+    DOCUMENTS.into_iter().filter(is_shown).map(edit).collect()
 }
 
 /// Writes the demo's sources into `folder`, which is made when missing. A file that is there stays
@@ -94,7 +127,45 @@ fn write_if_missing(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::Bundle;
+    use crate::compiled::Compiled;
+    use crate::content::images::scale::{make, sha256_of};
     use crate::sources::Sources;
+
+    fn compiled(images: bool) -> Compiled {
+        let mut bundle = Bundle::default();
+        for edit in documents(images) {
+            bundle.put(&edit.id, edit.body);
+        }
+        Compiled::compile(&bundle).unwrap()
+    }
+
+    #[test]
+    fn without_a_place_for_images_the_demo_begins_without_what_shows_one() {
+        let names = |compiled: &Compiled| {
+            let entries = compiled.content.entries().into_iter();
+            entries
+                .map(|entry| entry.name.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(&compiled(true)), ["new-year", "apples", "delivery"]);
+        let without = compiled(false);
+        assert_eq!(names(&without), ["new-year", "delivery"]);
+        assert!(without.content.images().is_empty());
+    }
+
+    /// What is told of it in `image/apples.json` is what this program makes of it.
+    #[test]
+    fn the_image_of_the_demo_is_as_its_document_says() {
+        assert_eq!(sha256_of(IMAGE), IMAGE_NAME);
+        let made = make(IMAGE).unwrap();
+        let compiled = compiled(true);
+        let told = compiled.content.image(IMAGE_NAME).unwrap();
+        let variants: Vec<_> = made.variants.into_iter().map(|(one, _)| one).collect();
+        assert_eq!(told.variants, variants);
+        assert_eq!((told.width, told.height), (made.width, made.height));
+        assert_eq!(told.bytes, IMAGE.len() as u64);
+    }
 
     #[test]
     fn the_demo_is_valid_and_keeps_what_people_changed() {

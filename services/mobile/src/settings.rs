@@ -13,6 +13,8 @@ use crate::reading::read;
 
 /// The name of the only document.
 const NAME: &str = "settings";
+/// For how many days people of an experiment that is over may be known: ten years at most.
+const KEEP_DAYS: std::ops::RangeInclusive<u16> = 1..=3650;
 /// Where the router writes who asked it, behind what the client claims.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -23,6 +25,7 @@ pub(crate) struct Settings {
     pub(crate) anonymous: Anonymous,
     pub(crate) cors: Cors,
     pub(crate) streams: Streams,
+    pub(crate) observations: Observations,
 }
 
 /// Who asks without a key.
@@ -64,6 +67,27 @@ pub(crate) struct Streams {
     pub(crate) most_per_address: usize,
     /// After how long in the background a client closes its own, in seconds.
     pub(crate) inactivity_seconds: u32,
+}
+
+/// What apps report of experiments.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(crate) struct Observations {
+    /// For how many days it is known who was in an experiment that is over.
+    pub(crate) keep_days: u16,
+}
+
+impl Default for Observations {
+    fn default() -> Self {
+        Self { keep_days: 90 }
+    }
+}
+
+impl Observations {
+    /// The same in milliseconds.
+    pub(crate) fn keep_ms(&self) -> i64 {
+        i64::from(self.keep_days) * 24 * 3_600_000
+    }
 }
 
 impl Default for Anonymous {
@@ -119,6 +143,11 @@ impl Settings {
                 .mend("put it there"));
         }
         let settings: Self = read(&id, text)?;
+        if !KEEP_DAYS.contains(&settings.observations.keep_days) {
+            let (least, most) = (KEEP_DAYS.start(), KEEP_DAYS.end());
+            let message = format!("`keepDays` is a number from {least} to {most}");
+            return Err(Mistake::at("/observations/keepDays", message).of(id.to_string()));
+        }
         if settings.streams.inactivity_seconds == 0 {
             let message = "`inactivitySeconds` is at least 1";
             return Err(Mistake::at("/streams/inactivitySeconds", message).of(id.to_string()));
@@ -232,6 +261,11 @@ mod tests {
                 "settings",
                 r#"{"anonymous": {"rate": {"perSecond": -1}}}"#,
                 "perSecond",
+            ),
+            (
+                "settings",
+                r#"{"observations": {"keepDays": 0}}"#,
+                "from 1 to 3650",
             ),
             (
                 "settings",

@@ -283,7 +283,7 @@ fn no_such_type(kind: &str, types: &Types) -> Mistake {
     let message = format!("there is no type `{}`", kind.escape_debug());
     let known = types.names();
     let mend = match known.is_empty() {
-        true => "put the document `content-type/…` first".to_owned(),
+        true => "put it first: `hydrant mobile content type NAME FILE -m 'why'`".to_owned(),
         false => format!("the types are: {}", known.join(", ")),
     };
     Mistake::at("/type", message).mend(mend)

@@ -2,13 +2,14 @@
 //! many locales.
 
 pub(crate) mod api;
+pub mod copy;
 mod document;
 pub mod edit;
 mod explain;
 mod image;
 pub(crate) mod images;
 pub(crate) mod locale;
-pub(crate) mod objects;
+pub mod objects;
 mod ordered;
 pub(crate) mod preview;
 mod schedule;

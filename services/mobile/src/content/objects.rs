@@ -1,5 +1,7 @@
 //! Where the object store is, as the node tells `service/mobile` in its environment.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +22,15 @@ const REPEAT: Duration = Duration::from_secs(4);
 
 /// What the node says of the object store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Config {
+pub struct Config {
     /// `file:///folder` or `s3://bucket/prefix`.
-    url: String,
-    endpoint: Option<String>,
-    region: Option<String>,
-    credentials: Option<PathBuf>,
+    pub url: String,
+    /// Of an S3 store that is not Amazon's.
+    pub endpoint: Option<String>,
+    /// Of an S3 store.
+    pub region: Option<String>,
+    /// The file with the credentials of an S3 store.
+    pub credentials: Option<PathBuf>,
 }
 
 /// The file with the credentials of an S3 store.
@@ -49,14 +54,21 @@ impl Config {
         })
     }
 
+    /// The folder, when it is one.
+    #[must_use]
+    pub fn folder(&self) -> Option<PathBuf> {
+        let path = self.url.strip_prefix("file://")?;
+        Some(OsString::from_vec(unescaped(path.as_bytes())).into())
+    }
+
     /// Opens the store. A folder is made when it is missing; an S3 store is not asked yet.
     ///
     /// # Errors
     ///
     /// If the URL is none, the folder can't be made, or the credentials can't be read.
     pub(crate) fn open(&self) -> Result<Store, Error> {
-        if let Some(folder) = self.url.strip_prefix("file://") {
-            return Store::folder(Path::new(folder));
+        if let Some(folder) = self.folder() {
+            return Store::folder(&folder);
         }
         let bucket = self
             .url
@@ -100,6 +112,25 @@ impl Config {
     }
 }
 
+/// The bytes that a path in a URL stands for: `%20` is a space.
+fn unescaped(path: &[u8]) -> Vec<u8> {
+    let digit = |at: usize| char::from(*path.get(at)?).to_digit(16);
+    let (mut bytes, mut at) = (Vec::new(), 0);
+    while let Some(byte) = path.get(at) {
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                bytes.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    bytes
+}
+
 /// Reads the file for each request, so that credentials can be changed while the service runs.
 #[derive(Debug)]
 struct FromFile(PathBuf);
@@ -140,4 +171,25 @@ fn bad(url: &str) -> Error {
 fn unusable(error: &dyn std::error::Error) -> Error {
     let message = format!("the object store can't be used: {error}");
     Error::new(Code::FailedPrecondition, "objects_unusable", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_may_have_any_name() {
+        for (url, path) in [
+            ("file:///srv/images", "/srv/images"),
+            ("file:///my%20data/%C3%A4pfel", "/my data/äpfel"),
+            ("file:///100%", "/100%"),
+            ("file:///a%2", "/a%2"),
+        ] {
+            let config = Config {
+                url: url.into(),
+                ..Config::default()
+            };
+            assert_eq!(config.folder(), Some(path.into()));
+        }
+    }
 }

@@ -271,10 +271,16 @@ impl Facts {
         let mut mistakes = Vec::new();
         let mend = format!("stop {experiment} first");
         if self.fractional != now.fractional && self.flag == now.flag {
-            let message = format!(
-                "the form of `fractional` was `{}` and can't change while {experiment} runs on the flag `{}`",
-                self.fractional, self.flag
-            );
+            let message = match now.fractional.is_empty() {
+                true => format!(
+                    "the flag `{}` can't go while {experiment} runs on it",
+                    self.flag
+                ),
+                false => format!(
+                    "the form of `fractional` was `{}` and can't change while {experiment} runs on the flag `{}`",
+                    self.fractional, self.flag
+                ),
+            };
             mistakes.push(Mistake::at("", message).mend(&mend).of(experiment));
         }
         for (arm, hash) in &now.variants {

@@ -15,6 +15,9 @@ mod observe;
 #[cfg(test)]
 mod observed;
 mod report;
+#[cfg(test)]
+mod retained;
+mod retention;
 mod running;
 mod statistics;
 mod store;
@@ -35,6 +38,7 @@ use definition::Definition;
 pub use edit::set_members;
 use fields::is_name;
 pub(crate) use observe::{MAX_ITEMS, Observations, make_tables};
+pub(crate) use retention::Retention;
 use running::{Draw, HeldOut};
 pub(crate) use running::{Running, Standing};
 pub(crate) use watch::Watch;

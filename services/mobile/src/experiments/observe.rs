@@ -1,11 +1,12 @@
 //! Takes in what apps report: checks it item by item, and keeps what is right.
 
-use hydrant_records::{Records, RecordsError, transaction};
+use hydrant_records::{Records, RecordsError, Transaction, transaction};
 use hydrant_sdk::{Code, Error};
 use tokio::sync::OnceCell;
 
+use super::definition::Definition;
 use super::store::{self, Exposed, MIGRATIONS, Measured};
-use super::{Experiments, MAX_ARM, MAX_SUBJECT, is_name};
+use super::{Experiments, MAX_ARM, MAX_SUBJECT, is_name, retention};
 use crate::proto::{
     ExposeRequest, Exposure, MeasureRequest, Measurement, ObservedResponse, Refusal,
 };
@@ -55,12 +56,14 @@ impl Observations {
         check_number(request.exposures.len())?;
         let (now, current) = (self.desk.clock().unix_ms(), self.desk.current().await?);
         let check = |one| exposed(&current.experiments, one, now);
-        let (exposed, refused) = sort_out(request.exposures, check);
-        let exposed: Vec<Exposed> = exposed.into_iter().map(|(_, one)| one).collect();
+        let (exposed, mut refused) = sort_out(request.exposures, check);
         if !exposed.is_empty() {
             let records = self.records().await?;
-            transaction!(records, |tx| store::expose(tx, &exposed).await).map_err(not_kept)?;
+            let done = transaction!(records, |tx| keep(tx, &current.experiments, &exposed).await);
+            let over = done.map_err(not_kept)?.into_iter();
+            refused.extend(over.map(|(place, experiment)| (place, is_over(experiment))));
         }
+        refused.sort_by_key(|(place, _)| *place);
         Ok(answer(refused))
     }
 
@@ -73,13 +76,41 @@ impl Observations {
         let (places, measured): (Vec<usize>, Vec<Measured>) = measured.into_iter().unzip();
         if !measured.is_empty() {
             let records = self.records().await?;
-            let done = transaction!(records, |tx| store::measure(tx, &measured).await);
+            let now = self.desk.clock().unix_ms();
+            let done = transaction!(records, |tx| store::measure(tx, &measured, now).await);
             let missing = done.map_err(not_kept)?;
             refused.extend(missing.into_iter().map(|at| (places[at], not_exposed())));
         }
         refused.sort_by_key(|(place, _)| *place);
         Ok(answer(refused))
     }
+}
+
+/// Keeps exposures. Returns those of experiments whose people are forgotten, which are not kept: who is
+/// reported again would count twice.
+async fn keep<'a>(
+    tx: &mut Transaction,
+    experiments: &Experiments,
+    exposed: &'a [Placed<Exposed>],
+) -> Result<Vec<Placed<&'a str>>, RecordsError> {
+    let named = exposed.iter().map(|(_, one)| one.experiment.as_str());
+    let is_running = |name: &str| {
+        experiments
+            .definition(name)
+            .is_some_and(Definition::is_running)
+    };
+    let forgotten = retention::forgotten(tx, named.filter(|name| !is_running(name)).collect());
+    let forgotten = forgotten.await?;
+    let (over, kept): (Vec<_>, Vec<_>) = exposed
+        .iter()
+        .map(|(place, one)| (*place, one))
+        .partition(|(_, one)| forgotten.contains(&one.experiment));
+    let kept: Vec<&Exposed> = kept.into_iter().map(|(_, one)| one).collect();
+    store::expose(tx, &kept).await?;
+    let over = over.into_iter();
+    Ok(over
+        .map(|(place, one)| (place, one.experiment.as_str()))
+        .collect())
 }
 
 /// The items that are right, and those that are refused, with their places in the request.
@@ -172,6 +203,13 @@ fn check_subject(subject: &str) -> Result<(), Reason> {
         return Err(("bad_subject", message));
     }
     Ok(())
+}
+
+fn is_over(experiment: &str) -> Reason {
+    let message = format!(
+        "the experiment `{experiment}` ended long ago: its numbers stand, and who saw it is forgotten"
+    );
+    ("over", message)
 }
 
 fn not_exposed() -> Reason {

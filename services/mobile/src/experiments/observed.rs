@@ -19,15 +19,15 @@ use crate::proto::{
 use crate::service::{Desk, Edit, desk_on};
 
 /// A service with one experiment, and a clock that can be moved.
-struct Office {
-    observations: Observations,
+pub(super) struct Office {
+    pub(super) observations: Observations,
     alarms: Alarms,
-    clock: Clock,
+    pub(super) clock: Clock,
     _folder: Option<tempfile::TempDir>,
 }
 
 impl Office {
-    async fn sqlite(experiment: Value) -> Self {
+    pub(super) async fn sqlite(experiment: Value) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}/mobile.db", folder.path().display());
         let office = Self::on(Config::new(&url).unwrap(), experiment).await;
@@ -37,7 +37,7 @@ impl Office {
         }
     }
 
-    async fn on(config: Config, experiment: Value) -> Self {
+    pub(super) async fn on(config: Config, experiment: Value) -> Self {
         let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1_000_000));
         let desk = desk_on(Records::open(config), clock.clone());
         let office = Self {
@@ -54,11 +54,11 @@ impl Office {
         office
     }
 
-    fn desk(&self) -> &Desk {
+    pub(super) fn desk(&self) -> &Desk {
         &self.observations.desk
     }
 
-    async fn put(&self, kind: Kind, name: &str, body: Value) {
+    pub(super) async fn put(&self, kind: Kind, name: &str, body: Value) {
         let edit = Edit {
             id: DocumentId::new(kind, name).unwrap(),
             body: Some(format!("{body:#}")),
@@ -93,7 +93,7 @@ impl Office {
     }
 
     /// The arms of many, without a question for each.
-    async fn arms(&self, people: std::ops::Range<usize>) -> Vec<(String, String)> {
+    pub(super) async fn arms(&self, people: std::ops::Range<usize>) -> Vec<(String, String)> {
         let current = self.desk().current().await.unwrap();
         let running = current.experiments.on("new-checkout").unwrap();
         let attributes = serde_json::Map::new();
@@ -111,7 +111,7 @@ impl Office {
         people.map(|n| arm(format!("user-{n}"))).collect()
     }
 
-    async fn expose(&self, exposures: Vec<Exposure>) -> ObservedResponse {
+    pub(super) async fn expose(&self, exposures: Vec<Exposure>) -> ObservedResponse {
         let request = ExposeRequest {
             exposures,
             ..Default::default()
@@ -120,7 +120,7 @@ impl Office {
     }
 
     /// Exposes people to the arms that they are in.
-    async fn expose_all(&self, people: &[(String, String)]) {
+    pub(super) async fn expose_all(&self, people: &[(String, String)]) {
         for some in people.chunks(1000) {
             let exposures = some
                 .iter()
@@ -130,7 +130,7 @@ impl Office {
         }
     }
 
-    async fn measure(&self, measurements: Vec<Measurement>) -> ObservedResponse {
+    pub(super) async fn measure(&self, measurements: Vec<Measurement>) -> ObservedResponse {
         let request = MeasureRequest {
             measurements,
             ..Default::default()
@@ -150,7 +150,7 @@ impl Office {
         }
     }
 
-    async fn report(&self) -> ReportResponse {
+    pub(super) async fn report(&self) -> ReportResponse {
         let request = ReportRequest {
             name: "checkout".into(),
             ..Default::default()
@@ -159,7 +159,7 @@ impl Office {
     }
 
     /// How many people each arm has, the control first.
-    async fn people(&self) -> Vec<u64> {
+    pub(super) async fn people(&self) -> Vec<u64> {
         let report = self.report().await;
         report
             .experiment
@@ -175,7 +175,7 @@ impl Office {
     }
 }
 
-fn exposure(subject: &str, arm: &str) -> Exposure {
+pub(super) fn exposure(subject: &str, arm: &str) -> Exposure {
     Exposure {
         experiment: "checkout".into(),
         subject: subject.into(),
@@ -184,7 +184,7 @@ fn exposure(subject: &str, arm: &str) -> Exposure {
     }
 }
 
-fn error(subject: &str, id: &str) -> Measurement {
+pub(super) fn error(subject: &str, id: &str) -> Measurement {
     Measurement {
         id: id.into(),
         metric: "checkout_error".into(),
@@ -194,14 +194,14 @@ fn error(subject: &str, id: &str) -> Measurement {
     }
 }
 
-fn running(on: u32) -> Value {
+pub(super) fn running(on: u32) -> Value {
     json!({
         "flag": "new-checkout", "state": "running", "control": "off",
         "arms": {"off": 100 - on, "on": on},
     })
 }
 
-fn reasons(answer: &ObservedResponse) -> Vec<(u32, &str)> {
+pub(super) fn reasons(answer: &ObservedResponse) -> Vec<(u32, &str)> {
     let refused = answer.refused.iter();
     refused
         .map(|one| (one.index, one.reason.as_str()))

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hydrant_records::{Migration, RecordsError, Sql, Transaction, Value, params};
 
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
+pub(super) const MIGRATIONS: &[Migration] = &[FIRST, RETENTION];
+
+const FIRST: Migration = Migration {
     version: 1,
     statements: &[
         Sql::both(
@@ -41,7 +43,26 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
              squares DOUBLE NOT NULL, PRIMARY KEY (experiment, metric, arm))",
         ),
     ],
-}];
+};
+
+/// Since when experiments are over, and when measurements came.
+const RETENTION: Migration = Migration {
+    version: 2,
+    statements: &[
+        Sql::both(
+            "CREATE TABLE IF NOT EXISTS mobile_experiments_ended (\
+             experiment VARCHAR(100) PRIMARY KEY, at_unix_ms BIGINT NOT NULL, \
+             forgotten BIGINT NOT NULL)",
+        ),
+        Sql::each(
+            "ALTER TABLE mobile_measured ADD COLUMN at_unix_ms BIGINT NOT NULL DEFAULT 0",
+            "ALTER TABLE mobile_measured ADD COLUMN IF NOT EXISTS at_unix_ms BIGINT NOT NULL DEFAULT 0",
+        ),
+        Sql::both(
+            "CREATE INDEX IF NOT EXISTS mobile_measured_by_time ON mobile_measured (at_unix_ms)",
+        ),
+    ],
+};
 
 /// How many subjects one statement asks for; it has as many question marks.
 const AT_ONCE: usize = 20;
@@ -96,7 +117,7 @@ pub(super) struct Sum {
 }
 
 /// Keeps exposures, each experiment, subject and arm once.
-pub(super) async fn expose(tx: &mut Transaction, exposed: &[Exposed]) -> Result<(), RecordsError> {
+pub(super) async fn expose(tx: &mut Transaction, exposed: &[&Exposed]) -> Result<(), RecordsError> {
     let arms = arms_of(tx, exposed.iter().map(|one| one.subject.as_str())).await?;
     let mut seen: BTreeSet<(&str, &str, Option<&str>)> = BTreeSet::new();
     for seen_before in arms.values().flatten() {
@@ -189,6 +210,7 @@ type Growth<'a> = BTreeMap<(&'a str, &'a str, &'a str, &'a str), f64>;
 pub(super) async fn measure(
     tx: &mut Transaction,
     measured: &[Measured],
+    now: i64,
 ) -> Result<Vec<usize>, RecordsError> {
     let arms = arms_of(tx, measured.iter().map(|one| one.subject.as_str())).await?;
     let mut not_exposed = Vec::new();
@@ -198,7 +220,7 @@ pub(super) async fn measure(
         let last = last_arms(seen, one.experiment.as_deref());
         if last.is_empty() {
             not_exposed.push(place);
-        } else if is_new(tx, one).await? {
+        } else if is_new(tx, one, now).await? {
             for (experiment, arm) in last {
                 let key = (experiment, one.metric.as_str(), one.subject.as_str(), arm);
                 *growth.entry(key).or_default() += one.value;
@@ -221,9 +243,9 @@ fn last_arms<'a>(seen: &'a [Exposed], only: Option<&str>) -> BTreeMap<&'a str, &
         .collect()
 }
 
-async fn is_new(tx: &mut Transaction, one: &Measured) -> Result<bool, RecordsError> {
-    let row = params![&one.subject, &one.metric, &one.id];
-    let columns = ["subject", "metric", "id"];
+async fn is_new(tx: &mut Transaction, one: &Measured, now: i64) -> Result<bool, RecordsError> {
+    let row = params![&one.subject, &one.metric, &one.id, now];
+    let columns = ["subject", "metric", "id", "at_unix_ms"];
     Ok(tx.insert_new("mobile_measured", &columns, &[row]).await? > 0)
 }
 

@@ -14,6 +14,7 @@ use hydrant_sdk::{Code, Error};
 
 use crate::bundle::Bundle;
 use crate::compiled::Compiled;
+use crate::demo;
 use crate::documents::DocumentId;
 use crate::service::Refused;
 use crate::service::published::Published;
@@ -38,6 +39,8 @@ struct Inner {
     published: Published,
     clock: Clock,
     compiled: Mutex<Arc<Compiled>>,
+    /// What the first revision has, when nobody has made one yet.
+    first: Vec<Edit>,
 }
 
 /// A document that is put, or removed.
@@ -89,7 +92,17 @@ impl Desk {
             published,
             clock,
             compiled: Mutex::default(),
+            first: Vec::new(),
         }))
+    }
+
+    /// The same, where tables without a revision get these documents before anything else. For a desk
+    /// that nobody shares yet.
+    pub(crate) fn beginning_with(mut self, first: Vec<Edit>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.first = first;
+        }
+        self
     }
 
     /// The time of everything that is decided here.
@@ -242,19 +255,21 @@ impl Desk {
         Ok(self.fulfil(wish).await?.revision)
     }
 
-    /// Makes the first revision, unless there has ever been one.
+    /// The number of the newest revision, after the first one was made where there was none; 0 where
+    /// there is nothing to begin with.
     ///
     /// # Errors
     ///
-    /// As [`Desk::apply`].
-    pub(crate) async fn begin(
-        &self,
-        author: &str,
-        reason: &str,
-        edits: Vec<Edit>,
-    ) -> Result<u64, Refused> {
-        let what = What::First(edits);
-        Ok(self.fulfil(own_wish(author, reason, what)).await?.revision)
+    /// If there are no tables, or the database does not answer.
+    pub(crate) async fn begun(&self) -> Result<u64, Error> {
+        let head = self.head().await?;
+        if head > 0 || self.0.first.is_empty() {
+            return Ok(head);
+        }
+        let what = What::First(self.0.first.clone());
+        let wish = own_wish(demo::AUTHOR, demo::REASON, what);
+        let begun = self.change(&wish).await;
+        Ok(begun.map_err(|refused| refused.error)?.revision)
     }
 
     /// Does what somebody wants, as one revision, or not at all.
@@ -264,7 +279,12 @@ impl Desk {
     /// If it can't be, would not compile, is of documents that others changed meanwhile, or the
     /// database does not answer.
     pub(crate) async fn fulfil(&self, wish: Wish) -> Result<Done, Refused> {
-        let wish = &checked(wish)?;
+        let wish = checked(wish)?;
+        self.begun().await?;
+        self.change(&wish).await
+    }
+
+    async fn change(&self, wish: &Wish) -> Result<Done, Refused> {
         let records = self.records().await?;
         let (done, compiled) = transaction!(records, |tx| self.revise(tx, wish).await)?;
         if let Some(compiled) = compiled {

@@ -20,7 +20,8 @@ use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 use crate::VERSION;
 use crate::alarms::Alarms;
 use crate::configuration;
-use crate::content::service::ContentDesk;
+use crate::content::objects;
+use crate::content::service::{Bring, ContentDesk};
 use crate::demo;
 use crate::experiments;
 use crate::operations::{self, OperationsDesk, OwnReports, Watch};
@@ -30,6 +31,7 @@ use lead::Duty;
 use publish::Publisher;
 use published::Published;
 pub(crate) use refused::Refused;
+pub(crate) use store::lock_head;
 use tables::Tables;
 pub(crate) use tables::make_tables;
 
@@ -46,7 +48,11 @@ pub async fn run_service() -> Result<(), Error> {
     let sources = load_sources(&hydrant)?;
     let published = Published::new(Some(hydrant.clone()));
     let following = published.follow(&hydrant);
-    let desk = Desk::new(Tables::from_env()?, published, Clock::system());
+    let first = match demo::is_wanted() {
+        true => demo::documents(objects::Config::from_env().is_some()),
+        false => Vec::new(),
+    };
+    let desk = Desk::new(Tables::from_env()?, published, Clock::system()).beginning_with(first);
     let poller = Poller {
         fetcher: Fetcher::new(&hydrant, &sources)?,
         sources,
@@ -55,10 +61,8 @@ pub async fn run_service() -> Result<(), Error> {
         desk: desk.clone(),
         instance: hydrant.own_name(),
     };
-    let publisher = Publisher {
-        demo: demo::is_wanted(),
-        desk: desk.clone(),
-    };
+    let content = ContentDesk::new(desk.clone(), hydrant.config().public_url.as_deref());
+    let publisher = Publisher { desk: desk.clone() };
     let operations_desk = Arc::new(OperationsDesk {
         hydrant: hydrant.clone(),
         clock: Clock::system(),
@@ -78,10 +82,19 @@ pub async fn run_service() -> Result<(), Error> {
         observations: observations.clone(),
         alarms,
     };
-    let duties: Vec<Arc<dyn Duty>> =
-        vec![Arc::new(publisher), Arc::new(poller), Arc::new(experiments)];
+    let retention = experiments::Retention {
+        observations: observations.clone(),
+    };
+    let mut duties: Vec<Arc<dyn Duty>> = vec![
+        Arc::new(publisher),
+        Arc::new(poller),
+        Arc::new(experiments),
+        Arc::new(retention),
+    ];
+    if demo::is_wanted() {
+        duties.push(Arc::new(Bring(content.clone())));
+    }
     let leading = lead::lead_again_and_again(hydrant.clone(), duties);
-    let content = ContentDesk::new(desk.clone(), hydrant.config().public_url.as_deref());
     let service = answers::serve(Service::new(Tier::Service, "mobile", VERSION)?, &desk);
     let service = configuration::serve(service, &desk);
     let service = content.join(experiments::serve(service, &observations));

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use crate::bundle::{Bundle, KEY};
 use crate::content;
-use crate::demo;
 use crate::service::Desk;
 use crate::service::lead::{Duty, Term, is_lost};
 
@@ -27,8 +26,6 @@ const CUT_OFF: &str = "cut_off";
 /// Publishes while it leads.
 pub(crate) struct Publisher {
     pub(crate) desk: Desk,
-    /// Whether tables without any revision get the documents of the demo.
-    pub(crate) demo: bool,
 }
 
 impl Duty for Publisher {
@@ -74,21 +71,11 @@ impl Publisher {
         if !self.desk.has_tables() {
             return board.begin_with_nothing(state).await;
         }
-        match self.desk.head().await? {
-            0 if self.demo => self.begin_with_the_demo(board, state).await,
+        match self.desk.begun().await? {
             0 => board.begin_with_nothing(state).await,
             head if board.revision == Some(head) => Ok(()),
             _ => board.write(&self.desk.newest().await?, state).await,
         }
-    }
-
-    /// The first revision of `hydrant up`.
-    async fn begin_with_the_demo(&self, board: &mut Board, state: &State) -> Result<(), Error> {
-        let begun = self
-            .desk
-            .begin(demo::AUTHOR, demo::REASON, demo::documents());
-        begun.await.map_err(|refused| refused.error)?;
-        board.write(&self.desk.newest().await?, state).await
     }
 }
 

@@ -330,17 +330,15 @@ async fn reverts(office: &Office) {
 }
 
 #[tokio::test]
-async fn the_first_revision_is_made_once() {
-    let office = Office::sqlite();
-    let begin = async || {
-        office
-            .desk
-            .begin("hydrant", "demo", vec![put("a", "on")])
-            .await
-    };
-    assert_eq!(begin().await.unwrap(), 1);
-    office.edit(vec![remove("a")]).await.unwrap();
-    assert_eq!(begin().await.unwrap(), 2, "nothing new");
+async fn the_first_revision_is_made_once_and_before_any_change() {
+    let mut office = Office::sqlite();
+    office.desk = office.desk.beginning_with(vec![put("a", "on")]);
+    let changed = office.edit(vec![put("b", "on")]).await.unwrap();
+    assert_eq!(changed.revision, 2, "somebody is quicker than the leader");
+    assert_eq!(office.desk.begun().await.unwrap(), 2);
+    assert_eq!(office.documents().await[&Kind::Flags].len(), 2);
+    office.edit(vec![remove("a"), remove("b")]).await.unwrap();
+    assert_eq!(office.desk.begun().await.unwrap(), 3, "nothing new");
     assert!(office.documents().await.is_empty());
 }
 

@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use connectrpc::client::CallOptions;
-use hydrant_sdk::{Code, Error, Problem, Transport};
+use hydrant_sdk::{Code, Error, Transport};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -75,9 +75,9 @@ pub(super) async fn preview(
     headers: HeaderMap,
 ) -> Response {
     let mut answer = match window.previews.read(link.token).await {
-        Ok(preview) if wants_page(&headers) => page_of(&preview),
+        Ok(preview) if wants_page(&headers) => page_of(page::page(&preview)),
         Ok(preview) => Json(preview).into_response(),
-        Err(error) => refuse(error),
+        Err(error) => refuse(error, wants_page(&headers)),
     };
     let headers = answer.headers_mut();
     for (name, value) in [
@@ -104,21 +104,24 @@ fn wants_page(headers: &HeaderMap) -> bool {
     })
 }
 
-fn page_of(preview: &Value) -> Response {
+fn page_of(page: String) -> Response {
     let policy = [(header::CONTENT_SECURITY_POLICY, page::policy())];
-    (policy, Html(page::page(preview))).into_response()
+    (policy, Html(page)).into_response()
 }
 
 /// What is over is gone; for the rest the usual status.
-fn refuse(error: Error) -> Response {
-    match &*error.reason {
-        "preview_expired" | "preview_revoked" => {
-            let status = StatusCode::GONE;
-            let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-            (status, kind, error.to_problem_json_of(status.as_u16())).into_response()
-        }
-        _ => Problem(error).into_response(),
+fn refuse(error: Error, wants_page: bool) -> Response {
+    let status = match &*error.reason {
+        "preview_expired" | "preview_revoked" => StatusCode::GONE,
+        _ => StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+    };
+    if wants_page {
+        let page = page::refusal(&error.message, &error.mend);
+        return (status, page_of(page)).into_response();
     }
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    let body = error.to_problem_json_of(status.as_u16());
+    (status, kind, body).into_response()
 }
 
 fn no_link() -> Error {

@@ -42,7 +42,7 @@ pub(super) async fn add(
 ) -> Result<Response, Problem> {
     let key = admitted.caller.key().ok_or_else(no_key)?;
     if key.role != Role::Admin {
-        return Err(not_admin().into());
+        return Err(not_admin(&key.name).into());
     }
     let mut query = vec![("author", key.name.as_str()), ("reason", &told.reason)];
     query.extend(told.alt.as_deref().map(|alt| ("alt", alt)));
@@ -81,8 +81,9 @@ fn no_key() -> Error {
         .mend("send it as `Authorization: Bearer KEY`")
 }
 
-fn not_admin() -> Error {
-    let message = "images are added with a key of the role admin";
+fn not_admin(name: &str) -> Error {
+    let message =
+        format!("images are added with a key of the role admin, and `{name}` has another");
     Error::new(Code::PermissionDenied, "not_admin", message)
         .mend("make one: `hydrant mobile key create NAME --role admin`")
 }

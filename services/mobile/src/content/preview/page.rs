@@ -12,14 +12,11 @@ const STYLE: &str = include_str!("page.css");
 /// The page of a preview, as `service/mobile` describes it.
 pub(crate) fn page(preview: &Value) -> String {
     let text = |name: &str| escaped(preview[name].as_str().unwrap_or_default());
-    let mut html = String::new();
     let title = text("entry");
+    let mut html = head(&title);
     let _ = write!(
         html,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><meta name=\"robots\" content=\"noindex\">\
-         <title>Preview: {title}</title><style>{STYLE}</style></head><body>\
-         <header><p class=\"note\">{}</p><h1>{title}</h1></header><table>",
+        "<header><p class=\"note\">{}</p><h1>{title}</h1></header><table>",
         text("note"),
     );
     for (label, name) in [
@@ -38,6 +35,22 @@ pub(crate) fn page(preview: &Value) -> String {
         section(&mut html, localized);
     }
     html + "</body></html>\n"
+}
+
+/// The page of a link that leads nowhere: what happened, and how to mend it.
+pub(crate) fn refusal(message: &str, mend: &str) -> String {
+    let (message, mend) = (escaped(message), escaped(mend));
+    let head = head("nothing to see");
+    format!("{head}<p class=\"note\">{message}</p><p>{mend}</p></body></html>\n")
+}
+
+/// The beginning of a page, to the beginning of its body. The title is escaped.
+fn head(title: &str) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><meta name=\"robots\" content=\"noindex\">\
+         <title>Preview: {title}</title><style>{STYLE}</style></head><body>"
+    )
 }
 
 /// What a browser may load on the page: its own style, and images of the same host.

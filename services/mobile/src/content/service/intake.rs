@@ -144,6 +144,20 @@ impl ContentDesk {
         Ok(answer(status, &sha256, &image, revision))
     }
 
+    /// Puts an image that comes with the program into the store, unless it is there.
+    ///
+    /// # Errors
+    ///
+    /// If there is no store, or it does not take the image.
+    pub(crate) async fn bring(&self, file: &'static [u8]) -> Result<(), Error> {
+        let sha256 = sha256_of(file);
+        if self.store().await?.get(&sha256).await?.is_some() {
+            return Ok(());
+        }
+        let kept = self.keep(&sha256, Bytes::from_static(file)).await;
+        kept.map(drop).map_err(|refusal| refusal.error)
+    }
+
     /// Makes the variants, and keeps them and the file in the store.
     async fn keep(&self, sha256: &str, file: Bytes) -> Result<Image, Refusal> {
         let store = self.store().await?;
@@ -175,12 +189,12 @@ impl ContentDesk {
     }
 }
 
+/// The file last: where it is, all is.
 async fn put_all(store: &Store, sha256: &str, file: Bytes, made: Made) -> Result<(), Error> {
-    store.put(sha256, file).await?;
     for (variant, bytes) in made.variants {
         store.put(&variant.sha256, bytes.into()).await?;
     }
-    Ok(())
+    store.put(sha256, file).await
 }
 
 fn edit(sha256: &str, image: &Image) -> Result<Edit, Error> {

@@ -1,5 +1,6 @@
 //! What `service/mobile` answers of content: previews, why a slot shows what it shows, and images.
 
+mod bring;
 mod intake;
 mod rpc;
 #[cfg(test)]
@@ -14,6 +15,8 @@ use crate::content::images::store::Store;
 use crate::content::objects::Config;
 use crate::content::preview::vault::Vault;
 use crate::service::Desk;
+
+pub(crate) use bring::Bring;
 
 /// Answers of content in `service/mobile`. Cheap to clone.
 #[derive(Clone)]
@@ -48,6 +51,11 @@ impl ContentDesk {
     pub(crate) fn join(self, service: Service) -> Service {
         let routes = intake::routes(self.clone());
         service.service(Arc::new(self)).http(routes)
+    }
+
+    /// Whether there is a place for images.
+    pub(crate) fn has_store(&self) -> bool {
+        self.0.objects.is_some()
     }
 
     fn now(&self) -> i64 {
