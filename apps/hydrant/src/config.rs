@@ -23,7 +23,7 @@ use toml::de::{DeTable, DeValue};
 use crate::assembly::engines::{CoordinationEngine, StateEngine};
 pub(crate) use fleet::Fleet;
 use service::Service;
-pub(crate) use storage::{Storage, own_records};
+pub(crate) use storage::{Storage, own_objects, own_records};
 
 /// The most services that one file may have.
 const MAX_SERVICES: usize = 1000;

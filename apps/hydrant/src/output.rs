@@ -48,6 +48,14 @@ impl Output {
         self.text(&table.render(self.color))
     }
 
+    /// Prints a table; without a row, a line that says so and what to do.
+    pub(crate) fn table_or(&self, table: &Table, empty: &str) -> Result<()> {
+        match table.rows.is_empty() {
+            true => self.text(&format!("{empty}\n")),
+            false => self.table(table),
+        }
+    }
+
     /// The text in a style, where colours are wanted.
     pub(crate) fn paint(&self, style: Style, text: &str) -> String {
         paint(self.color, style, text)

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use hydrant_contracts::{Code, Error};
+use hydrant_mobile::{ImagesCopy, ImagesFound, ObjectsConfig};
 use hydrant_ports::{EngineError, Key};
 use hydrant_records::{Config, TableState};
 use serde_json::{Map, Value, json};
 
 use crate::assembly::engines::{Opened, open_store};
 use crate::cli::DataCopyArgs;
-use crate::config::{File, own_records};
+use crate::config::{File, own_objects, own_records};
 use crate::copy::{self, Comparison, Plan, Side};
 use crate::data::Held;
 use crate::failure::{Failure, Result, wrong};
@@ -40,11 +41,28 @@ impl FromStr for From {
     }
 }
 
+/// What a node has besides its engines' store, and where.
+struct Places {
+    data: PathBuf,
+    records: Config,
+    objects: ObjectsConfig,
+}
+
+impl Places {
+    /// Those of a node whose file names no others.
+    fn in_folder(data: &Path) -> Self {
+        Self {
+            data: data.to_owned(),
+            records: records_in(data),
+            objects: own_objects(data),
+        }
+    }
+}
+
 impl From {
-    /// The data folder, and the database of the tables.
-    fn places(&self) -> Result<(PathBuf, Config)> {
+    fn places(&self) -> Result<Places> {
         let path = match self {
-            From::Folder(folder) => return Ok((folder.clone(), records_in(folder))),
+            From::Folder(folder) => return Ok(Places::in_folder(folder)),
             From::File(path) => path,
         };
         let file = File::load(path)?;
@@ -58,7 +76,7 @@ impl From {
                 "give the data folder of the node: --from embedded:DIR",
             ));
         }
-        let records = file.storage.records();
+        let (records, objects) = (file.storage.records(), file.storage.objects());
         let data = file.node.data.ok_or_else(|| {
             wrong(
                 "invalid_configuration",
@@ -66,12 +84,15 @@ impl From {
                 "give the data folder of the node: --from embedded:DIR",
             )
         })?;
-        let records = records.unwrap_or_else(|| records_in(&data));
-        Ok((data, records))
+        let own = Places::in_folder(&data);
+        Ok(Places {
+            records: records.unwrap_or(own.records),
+            objects: objects.unwrap_or(own.objects),
+            data,
+        })
     }
 }
 
-/// The database that a node has in its data folder when its file names no other.
 fn records_in(data: &Path) -> Config {
     let url = own_records(data).to_string();
     Config::new(&url).expect("the path of a file is one")
@@ -79,7 +100,8 @@ fn records_in(data: &Path) -> Config {
 
 /// Carries what a node's embedded engines keep to the engines of a fleet.
 pub(crate) async fn run(args: &DataCopyArgs, output: &Output) -> Result<()> {
-    let (folder, records) = args.from.places()?;
+    let places = args.from.places()?;
+    let folder = &places.data;
     let to = File::load(&args.to)?;
     if !(to.coordination.is_shared() && to.state.is_shared()) {
         return Err(wrong(
@@ -88,10 +110,11 @@ pub(crate) async fn run(args: &DataCopyArgs, output: &Output) -> Result<()> {
             "add [coordination] and [state], as docs/configuration.md says",
         ));
     }
-    let to_records = tables::check(&records, to.storage.records())?;
-    let _held = hold(&folder)?;
-    let store = open_store(&folder)?;
-    let target = match Opened::open(to.coordination, to.state, &folder).await {
+    let to_records = tables::check(&places.records, to.storage.records())?;
+    let to_objects = to.storage.objects();
+    let _held = hold(folder)?;
+    let store = open_store(folder)?;
+    let target = match Opened::open(to.coordination, to.state, folder).await {
         Ok(target) => target,
         Err(failure) => {
             store.close().await;
@@ -108,45 +131,46 @@ pub(crate) async fn run(args: &DataCopyArgs, output: &Output) -> Result<()> {
         coordination: engines.coordination,
         state: engines.state,
     };
-    let done = with_tables(
-        args,
-        (records, to_records),
-        &folder,
-        &from,
-        &to,
-        &marks,
-        output,
-    )
-    .await;
+    let engines = Engines { from, to, marks };
+    let done = with_storage(args, &places, to_records, to_objects, engines, output).await;
     target.close().await;
     store.close().await;
     done
 }
 
-async fn with_tables(
+async fn with_storage(
     args: &DataCopyArgs,
-    (records, to_records): (Config, Option<Config>),
-    folder: &Path,
-    from: &Side,
-    to: &Side,
-    marks: &[(Key, u64)],
+    places: &Places,
+    to_records: Option<Config>,
+    to_objects: Option<ObjectsConfig>,
+    engines: Engines,
     output: &Output,
 ) -> Result<()> {
+    let has_images = has_images(&places.objects);
+    let leaves_images = has_images && to_objects.is_none();
+    let images = to_objects.filter(|_| has_images);
+    let images = images.map(|to| ImagesCopy::open(&places.objects, &to));
+    let images = images.transpose()?;
     let tables = match to_records {
-        Some(to) => Tables::open(records, to, folder).await?,
+        Some(to) => Tables::open(places.records.clone(), to, &places.data).await?,
         None => None,
     };
     let job = Job {
-        from,
-        to,
-        marks,
+        engines,
         tables,
+        images,
+        leaves_images,
     };
     let done = job.run(args, output).await;
     if let Some(tables) = job.tables {
         tables.close().await;
     }
     done
+}
+
+/// A folder that was never made has none.
+fn has_images(objects: &ObjectsConfig) -> bool {
+    objects.folder().is_none_or(|folder| folder.is_dir())
 }
 
 /// Takes the data folder, so that no node starts on it meanwhile.
@@ -164,21 +188,32 @@ fn hold(folder: &Path) -> Result<Held> {
     Held::take(folder)
 }
 
+/// The engines of both sides, and the marks of the source.
+struct Engines {
+    from: Side,
+    to: Side,
+    marks: Vec<(Key, u64)>,
+}
+
 /// What a copy works on.
-struct Job<'a> {
-    from: &'a Side,
-    to: &'a Side,
-    marks: &'a [(Key, u64)],
+struct Job {
+    engines: Engines,
     tables: Option<Tables>,
+    images: Option<ImagesCopy>,
+    /// Whether there are images, and the target has no place for them.
+    leaves_images: bool,
 }
 
 /// What was found on comparing.
 struct Found {
     plan: Plan,
     tables: Vec<TableState>,
+    /// `None` where there are none, or the target has no place for them.
+    images: Option<ImagesFound>,
+    leaves_images: bool,
 }
 
-impl Job<'_> {
+impl Job {
     async fn run(&self, args: &DataCopyArgs, output: &Output) -> Result<()> {
         let found = self.compare().await?;
         if args.plan {
@@ -191,7 +226,12 @@ impl Job<'_> {
         if !differing.is_empty() && !args.overwrite {
             return Err(differs(&differing));
         }
-        let carried = copy::carry_out(&found.plan, self.from, self.to).await;
+        // First what documents refer to, then these.
+        if let (Some(images), Some(found)) = (&self.images, &found.images) {
+            images.carry_out(found).await?;
+        }
+        let Engines { from, to, .. } = &self.engines;
+        let carried = copy::carry_out(&found.plan, from, to).await;
         carried.map_err(failure)?;
         if let Some(tables) = &self.tables {
             tables.carry_out(&found.tables).await?;
@@ -204,21 +244,31 @@ impl Job<'_> {
     }
 
     async fn compare(&self) -> Result<Found> {
-        let plan = copy::compare(self.from, self.to, self.marks).await;
+        let Engines { from, to, marks } = &self.engines;
+        let plan = copy::compare(from, to, marks).await;
         let tables = match &self.tables {
             Some(tables) => tables.compare().await?,
             None => Vec::new(),
         };
+        let images = match &self.images {
+            Some(images) => Some(images.compare().await?),
+            None => None,
+        };
         Ok(Found {
             plan: plan.map_err(failure)?,
             tables,
+            images,
+            leaves_images: self.leaves_images,
         })
     }
 }
 
 impl Found {
     fn is_done(&self) -> bool {
-        self.plan.is_done() && self.tables.iter().all(|table| table.same)
+        let images = self.images.as_ref();
+        self.plan.is_done()
+            && self.tables.iter().all(|table| table.same)
+            && images.is_none_or(ImagesFound::is_done)
     }
 
     /// What the target has otherwise.
@@ -229,18 +279,27 @@ impl Found {
             .filter(|table| tables::is_different(table));
         let mut all = self.plan.differing();
         all.extend(tables.map(tables::name));
+        let images = self.images.iter().flat_map(|images| &images.different);
+        all.extend(images.map(image));
         all
     }
 
-    /// How many keys, marks and rows a copy writes.
+    /// How many keys, marks, rows and images a copy writes.
     fn steps(&self) -> u64 {
         let Plan {
             kept, state, marks, ..
         } = &self.plan;
         let keys = kept.steps.len() + state.steps.len() + marks.len();
         let tables = self.tables.iter().filter(|table| !table.same);
-        keys as u64 + tables.map(|table| table.found).sum::<u64>()
+        let images = self.images.iter();
+        let images = images.map(|images| images.new.len() + images.different.len());
+        (keys + images.sum::<usize>()) as u64 + tables.map(|table| table.found).sum::<u64>()
     }
+}
+
+/// How an image is named among keys.
+fn image(name: &String) -> String {
+    format!("image {name}")
 }
 
 /// What became of a plan.
@@ -283,6 +342,10 @@ fn show(found: &Found, done: Done, output: &Output) -> Result<()> {
         let [new, different] = rows_of(table);
         row(&table.name, table.found, new, different);
     }
+    if let Some(images) = &found.images {
+        let [new, different] = [&images.new, &images.different].map(|names| names.len() as u64);
+        row("images", images.found, new, different);
+    }
     output.table(&table)?;
     let word = if done == Done::Copied {
         "replaced"
@@ -291,6 +354,10 @@ fn show(found: &Found, done: Done, output: &Output) -> Result<()> {
     };
     for key in found.differing().iter().take(NAMED) {
         output.text(&format!("{word}: {}\n", printable(key)))?;
+    }
+    if found.leaves_images {
+        output
+            .text("\nImages are left out: the target's file has no [objects] to keep them in.\n")?;
     }
     output.text(&format!("\n{}\n", sentence(found, done)))
 }
@@ -337,8 +404,19 @@ fn document(found: &Found, done: Done) -> Value {
             "new": plan.marks.len(),
         },
         "tables": found.tables.iter().map(table).collect::<Map<_, _>>(),
+        "images": found.images.as_ref().map(images),
         "changed": done == Done::Copied,
         "verified": done != Done::Planned,
+    })
+}
+
+fn images(images: &ImagesFound) -> Value {
+    let same = images.found - (images.new.len() + images.different.len()) as u64;
+    json!({
+        "found": images.found,
+        "same": same,
+        "new": images.new.len(),
+        "different": images.different,
     })
 }
 
@@ -372,6 +450,9 @@ fn differs(keys: &[String]) -> Failure {
 }
 
 fn not_the_same(left: &Found) -> Failure {
+    let images = left.images.iter();
+    let images = images.flat_map(|images| images.new.iter().chain(&images.different));
+    let images = images.map(image).collect::<Vec<_>>();
     let (tables, left) = (&left.tables, &left.plan);
     let tables = tables.iter().filter(|table| !table.same);
     let tables = tables.map(tables::name).collect::<Vec<_>>();
@@ -379,7 +460,7 @@ fn not_the_same(left: &Found) -> Failure {
     let keys = keys.map(|step| step.key.as_str());
     let keys: Vec<_> = keys
         .chain(left.marks.iter().map(|(mark, _)| mark.as_str()))
-        .chain(tables.iter().map(String::as_str))
+        .chain(tables.iter().chain(&images).map(String::as_str))
         .take(NAMED)
         .collect();
     let message = format!(

@@ -157,7 +157,7 @@ impl Shown<'_> {
              health  http://{local}/health\n  \
              data    {data}\n\n\
              Try, in another terminal:\n\n  \
-             curl 'http://{public}/api/mobile/v1/init?platform=ios&version=7.2.1&locale=en-US'\n  \
+             curl 'http://{public}/api/mobile/v1/init?platform=ios&version=7.2.1&locale=en-US&slots=home'\n  \
              {hydrant} list\n  \
              {hydrant} explain GET /api/mobile/v1/init\n\n\
              Ctrl-C stops it, and all that it started.\n"

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use hydrant_mobile::ObjectsConfig;
 use hydrant_records::Address;
 use serde::Deserialize;
 use toml::Spanned;
@@ -88,11 +89,15 @@ impl Storage {
         Some(config)
     }
 
+    /// The object store, when the file names one.
+    pub(crate) fn objects(&self) -> Option<ObjectsConfig> {
+        self.objects.as_ref().map(Objects::config)
+    }
+
     /// The variables by which the service learns where to keep what it owns. A server that is alone
     /// has a place for both in its data folder; several need one that they share, and get none when
     /// none is named.
     pub(crate) fn environment(&self, data: &Path, is_fleet: bool) -> Vec<(String, String)> {
-        let own = data.join("mobile");
         let records = self.records.as_ref().map(Records::environment);
         let records = records.unwrap_or_else(|| match is_fleet {
             true => Vec::new(),
@@ -101,7 +106,7 @@ impl Storage {
         let objects = self.objects.as_ref().map(Objects::environment);
         let objects = objects.unwrap_or_else(|| match is_fleet {
             true => Vec::new(),
-            false => vec![("", folder_url(&own.join("objects")))],
+            false => vec![("", own_objects(data).url)],
         });
         let [of_records, of_objects] = VARIABLES;
         let name = |prefix: &'static str| move |(name, value)| (format!("{prefix}{name}"), value);
@@ -115,6 +120,14 @@ impl Storage {
 /// The database of a server that is alone, when its file names none.
 pub(crate) fn own_records(data: &Path) -> Address {
     Address::Sqlite(data.join("mobile").join("records.db"))
+}
+
+/// The object store of a server that is alone, when its file names none.
+pub(crate) fn own_objects(data: &Path) -> ObjectsConfig {
+    ObjectsConfig {
+        url: folder_url(&data.join("mobile").join("objects")),
+        ..ObjectsConfig::default()
+    }
 }
 
 impl Records {
@@ -236,6 +249,17 @@ impl Objects {
                 Err((endpoint.span().start, message.into()))
             }
             _ => Ok(()),
+        }
+    }
+
+    fn config(&self) -> ObjectsConfig {
+        let text =
+            |value: &Option<Spanned<String>>| value.as_ref().map(|one| one.get_ref().clone());
+        ObjectsConfig {
+            url: self.url.get_ref().clone(),
+            endpoint: text(&self.endpoint),
+            region: text(&self.region),
+            credentials: self.credentials_file.as_ref().map(|f| f.get_ref().clone()),
         }
     }
 

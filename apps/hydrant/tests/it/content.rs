@@ -1,6 +1,7 @@
 //! Content from a file to an app: images, drafts, schedules and previews, as product people and apps
 //! meet them.
 
+mod copied;
 mod s3;
 
 use std::fs;
@@ -18,18 +19,24 @@ use crate::harness::{Node, Setup};
 /// 700 × 260 pixels.
 const APPLES: &[u8] = include_bytes!("../../../../services/mobile/demo/apples.png");
 
+/// The same picture in another file: what stands behind the end of a PNG is not looked at. (The demo has
+/// the file itself.)
+fn pears() -> Vec<u8> {
+    [APPLES, b"pears"].concat()
+}
+
 const INIT: &str = "/api/mobile/v1/init?platform=ios&version=7.2.1&slots=home.top&locale=";
 
 #[test]
 fn an_image_goes_from_a_file_into_what_an_app_shows() {
     let desk = Desk::start(Setup::up());
-    let sha256 = desk.add_image("apples.png", APPLES);
+    let sha256 = desk.add_image("pears.png", &pears());
     let again = desk.json(&[
         "image",
         "add",
-        &desk.path("apples.png"),
+        &desk.path("pears.png"),
         "--alt",
-        "Apples",
+        "Pears",
         "-m",
         "x",
     ]);
@@ -46,7 +53,7 @@ fn an_image_goes_from_a_file_into_what_an_app_shows() {
     let image = &shown["fields"]["image"];
     assert_eq!(
         (&image["width"], &image["alt"]),
-        (&json!(700), &json!("Apples"))
+        (&json!(700), &json!("Pears"))
     );
     let answer = desk.get(image["src"].as_str().unwrap(), &[]);
     assert_eq!(
@@ -146,6 +153,9 @@ fn a_draft_is_seen_by_who_has_its_link_and_by_nobody_else() {
     }
     desk.json(&["content", "preview", "fresh", "--revoke"]);
     assert_eq!(desk.get(path, &[]).status, 410);
+    let page = desk.get(path, &[("accept", "text/html")]);
+    let told = (page.status, page.text().contains("was revoked</p>"));
+    assert_eq!(told, (410, true), "people get a page: {}", page.text());
     desk.json(&[
         "content",
         "publish",
@@ -171,6 +181,111 @@ fn a_draft_is_seen_by_who_has_its_link_and_by_nobody_else() {
         .wait("nothing", |_| desk.shown("en").is_null().then_some(()));
     let why = desk.json(&["content", "explain", "home.top"]);
     assert_eq!(why["entries"][0]["schedule"], "over");
+}
+
+#[test]
+fn the_demo_shows_content_with_its_image_from_the_first_revision_on() {
+    let desk = Desk::start(Setup::up());
+    let path = "/api/mobile/v1/init?platform=ios&version=7.2.1&locale=de-AT&slots=home,offers";
+    let shown = desk.node.wait("the demo", |_| {
+        let init = desk.get(path, &[]).json();
+        let shown = init["content"].clone();
+        shown["home"]["entry"].is_string().then_some(shown)
+    });
+    assert_eq!(shown["home"]["fields"]["title"], "Die Äpfel sind da");
+    assert_eq!(shown["home"]["fields"]["image"]["alt"], "Vier Äpfel");
+    assert_eq!(shown["offers"]["entry"], "delivery");
+    let src = shown["home"]["fields"]["image"]["src"].as_str().unwrap();
+    let image = desk.node.wait("its image", |_| {
+        let image = desk.get(src, &[]);
+        (image.status == 200).then_some(image)
+    });
+    assert_eq!(image.header("content-type"), "image/png");
+    let why = desk.json(&["content", "explain", "home", "--at", "2040-01-02T00:00:00Z"]);
+    assert_eq!(why["entries"][0]["shown"], true, "the scheduled one");
+    let history = desk.json(&["history"]);
+    assert_eq!(
+        history["revisions"].as_array().unwrap().len(),
+        1,
+        "{history}"
+    );
+}
+
+#[test]
+fn a_program_adds_images_with_an_admin_key_and_with_no_other() {
+    let desk = Desk::start(Setup::up());
+    let [admin, server, client] = ["admin", "server", "client"].map(|role| desk.key(role));
+    let path = "/api/mobile/v1/images?reason=autumn&alt=Pears";
+    desk.node.json(&["scale", "api/mobile", "1"]);
+    desk.node.wait("the keys are known", |_| {
+        (desk.post(path, Some(&admin), b"").status == 422).then_some(())
+    });
+    let before = desk.json(&["history"])["revisions"][0]["revision"].clone();
+    for (key, status, reason) in [
+        (None, 401, "no_key"),
+        (Some("hyk_nobody"), 401, "wrong_key"),
+        (Some(client.as_str()), 403, "not_admin"),
+        (Some(server.as_str()), 403, "not_admin"),
+    ] {
+        let refused = desk.post(path, key, &pears());
+        let told = (refused.status, refused.header("content-type"));
+        assert_eq!(told, (status, "application/problem+json"), "{reason}");
+        assert_eq!(refused.json()["reason"], reason, "{}", refused.text());
+        assert!(refused.json()["mend"].is_string(), "{}", refused.text());
+    }
+    let large = vec![0; 20 * 1024 * 1024 + 1];
+    for (bytes, status, reason) in [
+        (&b""[..], 422, "bad_image"),
+        (b"<svg/>", 422, "bad_image"),
+        (&APPLES[..500], 422, "bad_image"),
+        (&large, 413, "image_too_large"),
+    ] {
+        let refused = desk.post(path, Some(&admin), bytes);
+        assert_eq!(refused.status, status, "{}", refused.text());
+        assert_eq!(refused.json()["reason"], reason, "{}", refused.text());
+    }
+    let without_reason = desk.post("/api/mobile/v1/images", Some(&admin), &pears());
+    assert_eq!(without_reason.status, 400, "{}", without_reason.text());
+    let after = desk.json(&["history"])["revisions"][0]["revision"].clone();
+    assert_eq!(after, before, "what is refused changes nothing");
+
+    let added = desk.post(path, Some(&admin), &pears());
+    assert_eq!(added.status, 201, "{}", added.text());
+    assert_eq!(added.json()["image"]["alt"], "Pears");
+    assert_eq!(desk.post(path, Some(&admin), &pears()).status, 200);
+    let newest = &desk.json(&["history"])["revisions"][0];
+    let by = (&newest["author"], &newest["reason"]);
+    assert_eq!(by, (&json!("admin-key"), &json!("autumn")));
+}
+
+#[test]
+fn an_image_is_added_from_another_machine_by_the_command_line() {
+    let desk = Desk::start(Setup::up());
+    let keys = ["admin", "client"].map(|role| {
+        fs::write(desk.path(role), desk.key(role)).unwrap();
+        desk.path(role)
+    });
+    fs::write(desk.path("pears.png"), pears()).unwrap();
+    desk.node.json(&["scale", "api/mobile", "1"]);
+    let url = format!("http://{}", desk.node.public());
+    let add = |key: &str| {
+        let way = ["--json", "mobile", "--url", &url, "--key-file", key];
+        let (file, what) = (desk.path("pears.png"), ["--alt", "Pears", "-m", "autumn"]);
+        let line = [&way[..], &["image", "add", &file], &what].concat();
+        desk.node.run(&line)
+    };
+    desk.node.wait("the key is known", |_| {
+        add(&keys[0]).status.success().then_some(())
+    });
+    let refused = add(&keys[1]);
+    assert_eq!(refused.status.code(), Some(4), "another role");
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        told.contains("role admin") && told.contains("mend"),
+        "{told}"
+    );
+    let newest = desk.json(&["history"])["revisions"][0].clone();
+    assert_eq!(newest["author"], "admin-key");
 }
 
 /// A node, as people of the product and apps see it.
@@ -238,9 +353,16 @@ impl Desk {
     fn add_image(&self, name: &str, bytes: &[u8]) -> String {
         fs::write(self.path(name), bytes).unwrap();
         let path = self.path(name);
-        let added = self.json(&["image", "add", &path, "--alt", "Apples", "-m", "summer"]);
+        let added = self.json(&["image", "add", &path, "--alt", "Pears", "-m", "summer"]);
         assert!(added["revision"].as_u64() > Some(1), "{added}");
         added["sha256"].as_str().unwrap().to_owned()
+    }
+
+    /// A key of this role, which is in its name.
+    fn key(&self, role: &str) -> String {
+        let name = format!("{role}-key");
+        let made = self.json(&["key", "create", &name, "--role", role, "-m", "a test"]);
+        made["key"].as_str().unwrap().to_owned()
     }
 
     fn put_type(&self) {
@@ -292,6 +414,19 @@ impl Desk {
         for (name, value) in headers {
             request = request.header(*name, HeaderValue::from_str(value).unwrap());
         }
+        self.answer(request)
+    }
+
+    fn post(&self, path: &str, key: Option<&str>, body: &[u8]) -> Answer {
+        let url = format!("http://{}{path}", self.node.public());
+        let request = self.client.post(url).body(body.to_vec());
+        self.answer(match key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        })
+    }
+
+    fn answer(&self, request: reqwest::RequestBuilder) -> Answer {
         self.runtime.block_on(async {
             let answer = request.send().await.unwrap();
             Answer {

@@ -84,10 +84,33 @@ async fn start_one(of_fleet: bool) -> SocketAddr {
     let address = listener.local_addr().expect("it is bound");
     let routes = Router::new()
         .route("/{service}/{method}", post(answer))
+        .route("/service/mobile/{service}/{method}", post(answer_of_mobile))
         .route("/{tier}/{name}/{service}/{method}", post(refuse))
         .with_state(of_fleet);
     tokio::spawn(async move { axum::serve(listener, routes).await });
     address
+}
+
+/// Starts one whose mobile service has nothing yet.
+pub async fn start_empty() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let nothing = || async { json(StatusCode::OK, "{}") };
+    let routes = Router::new().route("/service/mobile/{service}/{method}", post(nothing));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    address
+}
+
+/// What `service/mobile` says: a document of all its answers, by service and method.
+async fn answer_of_mobile(Path((service, method)): Path<(String, String)>) -> Response {
+    let answers = with_times(include_str!("../golden/answers/mobile.json"));
+    let answers: serde_json::Value = serde_json::from_str(&answers).expect("the file is JSON");
+    let service = service.rsplit('.').next().unwrap_or_default();
+    match answers.get(format!("{service}/{method}")) {
+        Some(answer) => json(StatusCode::OK, answer.to_string()),
+        None => refuse().await,
+    }
 }
 
 async fn answer(

@@ -1,5 +1,7 @@
 //! What the commands print: help, tables, JSON and errors.
 
+mod mobile;
+
 use crate::fake_node;
 use crate::golden::Transcript;
 
@@ -182,10 +184,16 @@ fn fake_url() -> FakeUrl {
 }
 
 fn fake_url_of(fleet: bool) -> FakeUrl {
-    let runtime = hydrant_harness::runtime();
-    let address = match fleet {
-        true => runtime.block_on(fake_node::start_fleet()),
-        false => runtime.block_on(fake_node::start()),
-    };
-    FakeUrl(format!("http://{address}"), runtime)
+    match fleet {
+        true => FakeUrl::of(fake_node::start_fleet()),
+        false => FakeUrl::of(fake_node::start()),
+    }
+}
+
+impl FakeUrl {
+    fn of(node: impl Future<Output = std::net::SocketAddr>) -> Self {
+        let runtime = hydrant_harness::runtime();
+        let address = runtime.block_on(node);
+        Self(format!("http://{address}"), runtime)
+    }
 }

@@ -155,7 +155,7 @@ fn a_schema_that_refers_to_itself_ends() {
         revision(Kind::ConfigSchema, "config", &schema.to_string());
         revision(
             Kind::ContentType,
-            "banner",
+            "poster",
             &json!({ "schema": schema }).to_string(),
         );
     }

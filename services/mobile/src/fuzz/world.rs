@@ -44,14 +44,14 @@ const DOCUMENTS: [(Kind, &str, &str); 11] = [
     ),
     (
         Kind::ContentType,
-        "banner",
+        "poster",
         r#"{"schema": {"type": "object", "properties": {"title": {"type": "string", "pattern": "^[^<]*$"},
             "image": {"$ref": "hydrant:image"}}, "required": ["title"], "additionalProperties": false}}"#,
     ),
     (
         Kind::Content,
         "summer",
-        r#"{"type": "banner", "slot": "home", "priority": 3, "when": {"==": [{"var": "plan"}, "gold"]},
+        r#"{"type": "poster", "slot": "home", "priority": 3, "when": {"==": [{"var": "plan"}, "gold"]},
             "from": "2026-01-01T00:00:00Z", "until": "2027-01-01T00:00:00+01:00", "fallback": ["en"],
             "locales": {"de": {"title": "Sommer"}, "en": {"title": "Summer", "image": {"$image": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}}},
             "draft": {"locales": {"en": {"title": "Autumn"}}}}"#,
@@ -89,7 +89,7 @@ static WORLD: LazyLock<(Bundle, Compiled)> = LazyLock::new(|| {
         at_unix_ms: super::NOW,
         ..Bundle::default()
     };
-    for edit in demo::documents() {
+    for edit in demo::documents(true) {
         bundle.put(&edit.id, edit.body);
     }
     for (kind, name, text) in DOCUMENTS {

@@ -22,8 +22,8 @@ const KIND: &str = "config";
 /// Layers of the configuration
 #[derive(Debug, Args)]
 #[command(after_help = "\
-An app is named by what it says of itself: platform=ios version=7.2.1 locale=de-AT market=at store=12
-targetingKey=ann, and whatever cohorts look at.
+An app is named by what it says of itself: platform=ios version=7.2.1 locale=de-AT market=at
+store=12 targetingKey=ann, and whatever cohorts look at.
 
 Examples:
   hydrant mobile config list
@@ -189,7 +189,8 @@ async fn list(mobile: &Mobile<'_>) -> Result<()> {
             plain(jsontext::names(&layer.values, &[]).join(", ")),
         ]);
     }
-    mobile.output.table(&table)
+    let empty = "no layers yet; put one: `hydrant mobile put config/base FILE -m 'why'`";
+    mobile.output.table_or(&table, empty)
 }
 
 /// Conditions for people: `platform=ios version=">=7 <8"`.

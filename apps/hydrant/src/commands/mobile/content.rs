@@ -27,8 +27,8 @@ const MAX_FILE: u64 = 4 << 20;
 /// Types and entries of content
 #[derive(Debug, Args)]
 #[command(after_help = "\
-An entry stands in a slot of the app. It is written and looked at as a draft, and then published, now or
-for a time.
+An entry stands in a slot of the app. It is written and looked at as a draft, and then published,
+now or for a time.
 
 Examples:
   hydrant mobile content type banner banner-type.json -m 'what a banner has'
@@ -207,7 +207,8 @@ async fn list(mobile: &Mobile<'_>) -> Result<()> {
             plain(if entry.draft { "yes" } else { "-" }),
         ]);
     }
-    mobile.output.table(&table)
+    let empty = "no entries yet; put one: `hydrant mobile content put NAME FILE -m 'why'`";
+    mobile.output.table_or(&table, empty)
 }
 
 fn document(entry: &EntrySummary) -> Value {

@@ -310,7 +310,8 @@ async fn list(mobile: &Mobile<'_>, kind: &str, revision: Option<u64>) -> Result<
             plain(time(document.at_unix_ms)),
         ]);
     }
-    mobile.output.table(&table)
+    let empty = "no documents yet; put one: `hydrant mobile put KIND/NAME FILE -m 'why'`";
+    mobile.output.table_or(&table, empty)
 }
 
 async fn history(
@@ -342,7 +343,14 @@ async fn history(
             plain(&revision.reason),
         ]);
     }
-    mobile.output.table(&table)
+    mobile.output.table_or(&table, "no revisions")?;
+    match answer.revisions.last().filter(|_| answer.more) {
+        None => Ok(()),
+        Some(oldest) => {
+            let text = format!("older ones: --before {}\n", oldest.number);
+            mobile.output.text(&text)
+        }
+    }
 }
 
 fn names(revision: &Revision) -> Vec<String> {

@@ -24,8 +24,8 @@ const KIND: &str = "experiment";
 /// Experiments, from draft to decision
 #[derive(Debug, Args)]
 #[command(after_help = "\
-An experiment is a document, experiment/NAME: put it with `hydrant mobile put`. Its arms are variants of a
-flag. From 5 % to 10 % moves 5 % of the people and nobody else.
+An experiment is a document, experiment/NAME: put it with `hydrant mobile put`. Its arms are
+variants of a flag. From 5 % to 10 % moves 5 % of the people and nobody else.
 
 Examples:
   hydrant mobile experiment start new-checkout -m 'five percent first'

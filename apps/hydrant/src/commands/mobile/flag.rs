@@ -38,7 +38,10 @@ enum FlagCommand {
     /// List flags: their set, state, default and variants
     List,
     /// Print the definition of a flag
-    Show { key: String },
+    Show {
+        /// Its key, as new-checkout
+        key: String,
+    },
     /// Put a whole flag set
     Put {
         /// Its name, as demo
@@ -66,18 +69,21 @@ enum FlagCommand {
     Set(SetArgs),
     /// Turn a flag on
     Enable {
+        /// Its key, as new-checkout
         key: String,
         #[command(flatten)]
         change: ChangeArgs,
     },
     /// Turn a flag off: everybody gets what the app has as its own default
     Disable {
+        /// Its key, as new-checkout
         key: String,
         #[command(flatten)]
         change: ChangeArgs,
     },
     /// Choose the variant for whom no targeting chooses another one
     Default {
+        /// Its key, as new-checkout
         key: String,
         variant: String,
         #[command(flatten)]
@@ -85,6 +91,7 @@ enum FlagCommand {
     },
     /// Show what somebody gets, and why
     Eval {
+        /// Its key, as new-checkout
         key: String,
         /// What is known of who asks, as JSON
         #[arg(long, value_name = "JSON", default_value = "{}")]
@@ -92,6 +99,7 @@ enum FlagCommand {
     },
     /// Remove a flag from its set
     Delete {
+        /// Its key, as new-checkout
         key: String,
         #[command(flatten)]
         change: ChangeArgs,
@@ -100,6 +108,7 @@ enum FlagCommand {
 
 #[derive(Debug, Args)]
 struct SetArgs {
+    /// Its key, as new-checkout
     key: String,
     /// On or off
     #[arg(long)]
@@ -250,7 +259,8 @@ async fn list(mobile: &Mobile<'_>) -> Result<()> {
             }),
         ]);
     }
-    mobile.output.table(&table)
+    let empty = "no flags yet; add one: `hydrant mobile flag add KEY --to SET FILE -m 'why'`";
+    mobile.output.table_or(&table, empty)
 }
 
 fn has_targeting(definition: &Value) -> bool {

@@ -26,8 +26,8 @@ const SHORT: usize = 12;
 /// Images of content
 #[derive(Debug, Args)]
 #[command(after_help = "\
-An image is named by the SHA-256 of its file; its first digits are enough here. Apps get it in a few
-widths, without what cameras write into files.
+An image is named by the SHA-256 of its file; its first digits are enough here. Apps get it in a
+few widths, without what cameras write into files.
 
 Examples:
   hydrant mobile image add apples.jpg --alt 'A basket of apples' -m 'summer sale'
@@ -138,7 +138,8 @@ async fn list(mobile: &Mobile<'_>) -> Result<()> {
             plain(&image.alt),
         ]);
     }
-    mobile.output.table(&table)
+    let empty = "no images yet; add one: `hydrant mobile image add FILE --alt TEXT -m 'why'`";
+    mobile.output.table_or(&table, empty)
 }
 
 async fn show(mobile: &Mobile<'_>, name: &str) -> Result<()> {
@@ -147,15 +148,23 @@ async fn show(mobile: &Mobile<'_>, name: &str) -> Result<()> {
     if mobile.output.json {
         return mobile.output.json(&document(image));
     }
+    let users = match image.used_by.as_slice() {
+        [] => "no entry".to_owned(),
+        some => printable(&some.join(", ")),
+    };
+    let shows = match image.alt.as_str() {
+        "" => "- (say it for who can't see it: add it again with --alt)".to_owned(),
+        alt => printable(alt),
+    };
     mobile.output.text(&format!(
-        "image {}\ntype {}, {}, {} × {}\nshows {}\nused by {}\n",
+        "image {}\ntype {}, {}, {} × {}\nshows {}\nused by {}\n\n",
         image.sha256,
         printable(&image.r#type),
         size(image.bytes),
         image.width,
         image.height,
-        printable(&image.alt),
-        printable(&image.used_by.join(", ")),
+        shows,
+        users,
     ))?;
     let mut table = Table::new(&["WIDTH", "HEIGHT", "SIZE", "PATH"]);
     for variant in &image.variants {
@@ -203,7 +212,8 @@ async fn images(mobile: &Mobile<'_>) -> Result<Vec<ImageSummary>> {
 
 /// The one image whose name begins so.
 fn named<'a>(images: &'a [ImageSummary], name: &str) -> Result<&'a ImageSummary> {
-    let mut found = images.iter().filter(|image| image.sha256.starts_with(name));
+    let is_it = |image: &&ImageSummary| !name.is_empty() && image.sha256.starts_with(name);
+    let mut found = images.iter().filter(is_it);
     match (found.next(), found.next()) {
         (Some(image), None) => Ok(image),
         (Some(_), Some(_)) => {

@@ -22,8 +22,8 @@ const KIND: &str = "key";
 /// API keys
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without a key an app gets the flags that are public. With one of the role client or server it gets all of
-them; admin may also change everything through the public address.
+Without a key an app gets the flags that are public. With one of the role client or server it gets
+all of them; admin may also change everything through the public address.
 
 Examples:
   hydrant mobile key create ios --role client -m 'the iOS app' > ios.key
@@ -203,7 +203,8 @@ async fn list(mobile: &Mobile<'_>) -> Result<()> {
             plain(text("author")),
         ]);
     }
-    mobile.output.table(&table)
+    let empty = "no keys yet; make one: `hydrant mobile key create NAME --role client -m 'why'`";
+    mobile.output.table_or(&table, empty)
 }
 
 async fn show(mobile: &Mobile<'_>, name: &str) -> Result<()> {

@@ -42,7 +42,8 @@ fn page(status: &StatusResponse, output: &Output) -> Result<()> {
     let now = Clock::system().unix_ms();
     output.text(&headline(status))?;
     output.text("\n")?;
-    output.table(&instances(status, now))?;
+    let nobody = "no process has reported yet; does `hydrant list mobile` show any?";
+    output.table_or(&instances(status, now), nobody)?;
     if !status.sources.is_empty() {
         output.text("\n")?;
         output.table(&sources(&status.sources, now))?;

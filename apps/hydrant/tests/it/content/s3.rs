@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hydrant_harness::Process;
 use hydrant_harness::{skipped, wait_until};
 
-use super::{APPLES, Desk};
+use super::{Desk, pears};
 use crate::foreign;
 use crate::harness::Setup;
 
@@ -26,15 +26,9 @@ fn images_are_in_s3_and_its_absence_and_its_lies_are_noticed() {
     let Some(store) = Store::start() else {
         return skipped("moto does not run here");
     };
-    let credentials = store.folder.path().join("s3.toml");
-    fs::write(&credentials, KEY).unwrap();
-    let objects = format!(
-        "[objects]\nurl = \"s3://images/hydrant\"\nendpoint = \"http://127.0.0.1:{}\"\n\
-         region = \"us-east-1\"\ncredentials_file = {credentials:?}\n",
-        store.port
-    );
-    let desk = Desk::start(Setup::up().config(&objects));
-    let sha256 = desk.add_image("apples.png", APPLES);
+    let desk = Desk::start(Setup::up().config(&store.objects()));
+    let credentials = store.credentials();
+    let sha256 = desk.add_image("pears.png", &pears());
     let shown = desk.json(&["image", "show", &sha256[..8]]);
     let path = |at: usize| shown["variants"][at]["path"].as_str().unwrap().to_owned();
     desk.node.wait("the image", |_| {
@@ -48,7 +42,7 @@ fn images_are_in_s3_and_its_absence_and_its_lies_are_noticed() {
     let again = [
         "image",
         "add",
-        &desk.path("apples.png"),
+        &desk.path("pears.png"),
         "--alt",
         "",
         "-m",
@@ -80,14 +74,14 @@ fn images_are_in_s3_and_its_absence_and_its_lies_are_noticed() {
 }
 
 /// An S3 server out of PyPI, with a bucket.
-struct Store {
+pub(super) struct Store {
     process: Process,
     port: u16,
     folder: tempfile::TempDir,
 }
 
 impl Store {
-    fn start() -> Option<Self> {
+    pub(super) fn start() -> Option<Self> {
         let packages = foreign::pypi()?;
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0")
@@ -111,8 +105,22 @@ impl Store {
         (wait_until(READY, is_up) && store.put("images", "")).then_some(store)
     }
 
+    /// The table of a configuration file that names it.
+    pub(super) fn objects(&self) -> String {
+        let (port, credentials) = (self.port, self.credentials());
+        fs::write(&credentials, KEY).unwrap();
+        format!(
+            "[objects]\nurl = \"s3://images/hydrant\"\nendpoint = \"http://127.0.0.1:{port}\"\n\
+             region = \"us-east-1\"\ncredentials_file = {credentials:?}\n"
+        )
+    }
+
+    fn credentials(&self) -> PathBuf {
+        self.folder.path().join("s3.toml")
+    }
+
     /// Puts an object, or makes a bucket, without this project's own client.
-    fn put(&self, path: &str, body: &str) -> bool {
+    pub(super) fn put(&self, path: &str, body: &str) -> bool {
         let url = format!("http://127.0.0.1:{}/{path}", self.port);
         let output = std::process::Command::new("curl")
             .args(["-sf", "-X", "PUT", "-H", "content-type: text/plain"])
@@ -135,21 +143,27 @@ impl Store {
     /// Writes something else under the name of each object.
     fn spoil(&self, desk: &Desk) {
         let listed = desk.json(&["image", "list"]);
-        assert_eq!(listed["images"].as_array().unwrap().len(), 1);
+        assert_eq!(listed["images"].as_array().unwrap().len(), 2);
+        let keys = self.keys();
+        assert_eq!(
+            keys.len(),
+            5,
+            "two files, and the same three widths: {keys:?}"
+        );
+        for key in keys {
+            assert!(self.put(&format!("images/{key}"), "half"));
+        }
+    }
+    /// The keys of all objects.
+    pub(super) fn keys(&self) -> Vec<String> {
         let url = format!("http://127.0.0.1:{}/images?list-type=2", self.port);
         let output = std::process::Command::new("curl")
             .args(["-sf", &url])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let keys: Vec<&str> = text
-            .split("<Key>")
-            .skip(1)
-            .filter_map(|part| part.split('<').next())
-            .collect();
-        assert_eq!(keys.len(), 4, "the file and three widths: {text}");
-        for key in keys {
-            assert!(self.put(&format!("images/{key}"), "half"));
-        }
+        let keys = text.split("<Key>").skip(1);
+        let keys = keys.filter_map(|part| part.split('<').next());
+        keys.map(str::to_owned).collect()
     }
 }

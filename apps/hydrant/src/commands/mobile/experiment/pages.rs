@@ -20,7 +20,8 @@ pub(super) fn list(output: &Output, answer: &ListExperimentsResponse) -> Result<
             alarm(one.alarms.first().map_or("", String::as_str)),
         ]);
     }
-    output.table(&table)
+    let empty = "no experiments yet; put one: `hydrant mobile put experiment/NAME FILE -m 'why'`";
+    output.table_or(&table, empty)
 }
 
 fn state(state: &str) -> (String, Style) {
@@ -259,5 +260,6 @@ pub(super) fn who(output: &Output, answer: &WhoResponse) -> Result<()> {
             plain(&one.why),
         ]);
     }
-    output.table(&table)
+    let empty = "no experiment runs; start one: `hydrant mobile experiment start NAME -m 'why'`";
+    output.table_or(&table, empty)
 }
