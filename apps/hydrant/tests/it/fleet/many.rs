@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hydrant_contracts::proto::{ExplainRequest, Header, NodeClient};
 use hydrant_contracts::{
     Instance, InstanceState, PathPrefix, Server, ServiceId, Tier, Version, ZoneName,
@@ -24,6 +25,8 @@ const SERVERS: usize = 10;
 const INSTANCES: usize = 10;
 /// How many registrations of one session are on their way.
 const AT_ONCE: usize = 16;
+/// How long a write is tried.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long nothing is asked of a node while its idleness is measured.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -174,11 +177,18 @@ impl Generator {
     }
 }
 
+/// As nodes do, it tries again while ZooKeeper is slow.
 async fn put(session: &dyn Session, key: &str, value: &impl serde::Serialize) {
     let key: Key = key.parse().expect("a key");
-    let value = serde_json::to_vec(value).expect("JSON");
-    let written = session.put_ephemeral(&key, value.into(), Expect::Any).await;
-    written.expect("it is registered");
+    let value = Bytes::from(serde_json::to_vec(value).expect("JSON"));
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let put = session.put_ephemeral(&key, value.clone(), Expect::Any);
+        match put.await {
+            Ok(_) => return,
+            Err(error) => assert!(Instant::now() < end, "it is not registered: {error}"),
+        }
+    }
 }
 
 fn name_of(server: usize) -> String {

@@ -116,10 +116,9 @@ fn a_connection_is_half_open() {
         (1..ways.len()).contains(&used.len()).then_some(used)
     });
     println!("{} of {} ways are in use", used.len(), ways.len());
-    outlive(
-        &town,
-        "half-open",
-        || used.iter().for_each(|way| way.hold()),
-        || used.iter().for_each(|way| way.restore()),
-    );
+    // One at a time, as one server of an ensemble: a client gives each way a third of its session, so
+    // that of three ways two dead ones may cost it the session.
+    for way in used.into_iter().filter(|way| way.connections() > 0) {
+        outlive(&town, "half-open", || way.hold(), || way.restore());
+    }
 }
