@@ -267,6 +267,6 @@ fn own_instance(parts: &Parts, address: SocketAddr) -> Instance {
         detail: String::new(),
         since_unix_ms: parts.clock.unix_ms(),
         pid: std::process::id(),
-        safe_paths: Vec::new(),
+        repeatable_paths: Vec::new(),
     }
 }

@@ -73,7 +73,7 @@ pub(crate) mod tests {
             detail: String::new(),
             since_unix_ms: 0,
             pid: 0,
-            safe_paths: Vec::new(),
+            repeatable_paths: Vec::new(),
         }
     }
 

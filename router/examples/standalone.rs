@@ -50,7 +50,7 @@ fn instance(index: usize, port: u16) -> Result<Instance, InvalidName> {
         detail: String::new(),
         since_unix_ms: 0,
         pid: 0,
-        safe_paths: Vec::new(),
+        repeatable_paths: Vec::new(),
         service,
     })
 }

@@ -53,7 +53,7 @@ pub struct Route<'s> {
     pub bare: bool,
     /// The one instance that it goes to, when the request names it.
     pub only: Option<&'s Arc<Instance>>,
-    /// A repeat is safe: the HTTP method is idempotent, the endpoint has no side effects, or the
+    /// A repeat is safe: the HTTP method is idempotent, the endpoint is declared so, or the
     /// service says so of the path.
     pub repeatable: bool,
 }
@@ -141,13 +141,13 @@ pub fn decide<'s>(snapshot: &'s Snapshot, request: &Request<'_>) -> Result<Route
     if only.is_none() && endpoint.candidates.is_empty() {
         return Err(no_instance(&service.id));
     }
-    let is_safe = || endpoint.is_safe_at(path::split_query(request.target).0);
+    let is_repeatable = || endpoint.is_repeatable_at(path::split_query(request.target).0);
     Ok(Route {
         service,
         endpoint,
         bare,
         only,
-        repeatable: is_idempotent(request.method) || is_safe(),
+        repeatable: is_idempotent(request.method) || is_repeatable(),
     })
 }
 

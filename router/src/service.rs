@@ -3,7 +3,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use hydrant_contracts as contracts;
-use hydrant_contracts::{InstanceId, InstanceState, NODE_SERVICE, SafePath, ServiceId, Tier};
+use hydrant_contracts::{InstanceId, InstanceState, NODE_SERVICE, RepeatablePath, ServiceId, Tier};
 
 use crate::clock::Moment;
 use crate::endpoint::{EndpointId, ServiceLive};
@@ -48,11 +48,11 @@ pub struct Endpoint {
     /// Method, prefix or page.
     pub kind: EndpointKind,
     /// A repeat is safe, whatever the HTTP method.
-    pub no_side_effects: bool,
+    pub idempotent: bool,
     /// The ready instances that answer it.
     pub candidates: Arc<Candidates>,
     /// Paths of a prefix where a repeat is safe.
-    safe_paths: Box<[SafePath]>,
+    repeatable_paths: Box<[RepeatablePath]>,
     strip: Strip,
 }
 
@@ -227,7 +227,7 @@ impl Service {
                 let draft = drafts
                     .entry(key)
                     .or_insert_with(|| Draft::new(own.len() - 1));
-                draft.add(instance, own.len() - 1, method.no_side_effects);
+                draft.add(instance, own.len() - 1, method.idempotent);
             }
             for prefix in &instance.info.prefixes {
                 let Some(kind) = prefix_kind(self.is_node(), &own, prefix) else {
@@ -237,7 +237,7 @@ impl Service {
                     .entry((kind, prefix.prefix.as_str()))
                     .or_insert_with(|| Draft::new(prefix.strip));
                 draft.add(instance, prefix.strip, false);
-                draft.keep_safe(&instance.info.safe_paths);
+                draft.keep_repeatable(&instance.info.repeatable_paths);
             }
         }
         let mut sets = CandidateSets::default();
@@ -283,9 +283,9 @@ fn prefix_kind(is_node: bool, own: &str, prefix: &contracts::PathPrefix) -> Opti
 /// An endpoint while its instances are gathered.
 struct Draft<'a> {
     strip: Strip,
-    no_side_effects: bool,
+    idempotent: bool,
     /// What all versions call safe; `None` before the first is asked.
-    safe_paths: Option<Vec<&'a SafePath>>,
+    repeatable_paths: Option<Vec<&'a RepeatablePath>>,
     ready: Vec<&'a Arc<Instance>>,
 }
 
@@ -293,18 +293,18 @@ impl<'a> Draft<'a> {
     fn new(strip: usize) -> Self {
         Self {
             strip: Strip::Same(strip),
-            no_side_effects: true,
-            safe_paths: None,
+            idempotent: true,
+            repeatable_paths: None,
             ready: Vec::new(),
         }
     }
 
-    fn add(&mut self, instance: &'a Arc<Instance>, strip: usize, no_side_effects: bool) {
+    fn add(&mut self, instance: &'a Arc<Instance>, strip: usize, idempotent: bool) {
         if self.strip != Strip::Same(strip) {
             self.strip = Strip::ByInstance;
         }
         // Safe only if every version says so.
-        self.no_side_effects &= no_side_effects;
+        self.idempotent &= idempotent;
         let listed_twice = self
             .ready
             .last()
@@ -315,9 +315,9 @@ impl<'a> Draft<'a> {
     }
 
     /// As with methods: a path is safe only if every version says so.
-    fn keep_safe(&mut self, of_instance: &'a [SafePath]) {
-        match &mut self.safe_paths {
-            None => self.safe_paths = Some(of_instance.iter().collect()),
+    fn keep_repeatable(&mut self, of_instance: &'a [RepeatablePath]) {
+        match &mut self.repeatable_paths {
+            None => self.repeatable_paths = Some(of_instance.iter().collect()),
             Some(safe) => safe.retain(|path| of_instance.contains(path)),
         }
     }
@@ -333,9 +333,15 @@ impl<'a> Draft<'a> {
             id: live.endpoint(name),
             name: name.into(),
             kind,
-            no_side_effects: self.no_side_effects,
+            idempotent: self.idempotent,
             candidates: sets.share(&self.ready),
-            safe_paths: self.safe_paths.iter().flatten().copied().cloned().collect(),
+            repeatable_paths: self
+                .repeatable_paths
+                .iter()
+                .flatten()
+                .copied()
+                .cloned()
+                .collect(),
             strip: self.strip,
         }
     }
@@ -361,14 +367,14 @@ impl Endpoint {
         Self {
             name: Arc::clone(&self.name),
             candidates,
-            safe_paths: self.safe_paths.clone(),
+            repeatable_paths: self.repeatable_paths.clone(),
             ..*self
         }
     }
 
     /// Whether a repeat of a request at `path` is safe, whatever its HTTP method.
-    pub fn is_safe_at(&self, path: &[u8]) -> bool {
-        self.no_side_effects || self.safe_paths.iter().any(|safe| safe.covers(path))
+    pub fn is_repeatable_at(&self, path: &[u8]) -> bool {
+        self.idempotent || self.repeatable_paths.iter().any(|known| known.covers(path))
     }
 
     /// Whether the instance is ready and answers it.

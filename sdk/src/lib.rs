@@ -27,8 +27,8 @@ pub use discovery::{InstanceChange, InstanceWatch};
 pub use election::{Leader, Leadership, Observation};
 pub use hydrant_contracts::{
     Caller, Code, CorrelationId, Endpoint, Error, Fault, Identity, Instance, InstanceId,
-    InstanceState, Method, PathPrefix, Pattern, SafePath, ServiceId, ServiceName, Tier, Timeout,
-    TraceParent, Version,
+    InstanceState, Method, PathPrefix, Pattern, RepeatablePath, ServiceId, ServiceName, Tier,
+    Timeout, TraceParent, Version,
 };
 pub use lock::Lock;
 pub use problem::Problem;

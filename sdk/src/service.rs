@@ -10,8 +10,8 @@ use connectrpc::{
     ServiceRegister, Spec,
 };
 use hydrant_contracts::{
-    Code, Error, Instance, InstanceId, InstanceState, Method, PathPrefix, SafePath, ServiceId,
-    Tier, Version,
+    Code, Error, Instance, InstanceId, InstanceState, Method, PathPrefix, RepeatablePath,
+    ServiceId, Tier, Version,
 };
 use hydrant_runtime::Clock;
 
@@ -34,7 +34,7 @@ pub struct Service {
     version: Version,
     methods: connectrpc::Router,
     http: Option<axum::Router>,
-    safe_paths: Vec<SafePath>,
+    repeatable_paths: Vec<RepeatablePath>,
     work: Vec<Work>,
     stop_within: Duration,
     mistake: Option<Error>,
@@ -54,7 +54,7 @@ impl Service {
             version: version.parse()?,
             methods: connectrpc::Router::new(),
             http: None,
-            safe_paths: Vec::new(),
+            repeatable_paths: Vec::new(),
             work: Vec::new(),
             stop_within: STOP,
             mistake: None,
@@ -118,8 +118,8 @@ impl Service {
     /// It holds for what counts once however often it comes, too.
     #[must_use]
     pub fn safe_to_repeat(mut self, path: &str) -> Self {
-        match SafePath::new(&self.id, &format!("/{}{path}", self.id)) {
-            Ok(path) => self.safe_paths.push(path),
+        match RepeatablePath::new(&self.id, &format!("/{}{path}", self.id)) {
+            Ok(path) => self.repeatable_paths.push(path),
             Err(wrong) => self.mistake = Some(wrong.into()),
         }
         self
@@ -210,7 +210,7 @@ impl Service {
             detail: String::new(),
             since_unix_ms: Clock::system().unix_ms(),
             pid: std::process::id(),
-            safe_paths: self.safe_paths.clone(),
+            repeatable_paths: self.repeatable_paths.clone(),
         })
     }
 
@@ -228,19 +228,10 @@ fn declared_methods(router: &connectrpc::Router) -> Result<Vec<Method>, Error> {
         .methods()
         .map(|path| {
             let spec = router.lookup(path).and_then(|method| method.spec);
-            Ok(Method {
-                path: path.parse()?,
-                no_side_effects: spec.as_ref().is_some_and(is_safe_to_repeat),
-            })
+            let level = spec.map_or(IdempotencyLevel::Unknown, |spec| spec.idempotency_level);
+            Ok(Method::declared(path.parse()?, level))
         })
         .collect::<Result<Vec<_>, Error>>()?;
     methods.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(methods)
-}
-
-fn is_safe_to_repeat(method: &Spec) -> bool {
-    matches!(
-        method.idempotency_level,
-        IdempotencyLevel::NoSideEffects | IdempotencyLevel::Idempotent
-    )
 }

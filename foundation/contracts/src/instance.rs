@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 
+use connectrpc::IdempotencyLevel;
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::MethodPath;
@@ -9,7 +10,7 @@ use crate::proto;
 /// The most methods, and the most prefixes, that one instance may register.
 const MAX_ENDPOINTS: usize = 1000;
 /// The most paths that one instance may call safe: requests are compared with each of them.
-const MAX_SAFE_PATHS: usize = 50;
+const MAX_REPEATABLE_PATHS: usize = 50;
 
 /// A running process of a service, as the registry knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +41,7 @@ pub struct Instance {
     pub pid: u32,
     /// The paths of its prefixes where a repeat is safe, whatever the HTTP method.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub safe_paths: Vec<SafePath>,
+    pub repeatable_paths: Vec<RepeatablePath>,
 }
 
 /// Whether an instance gets requests.
@@ -76,7 +77,18 @@ pub struct Method {
     #[serde(with = "method_path")]
     pub path: MethodPath,
     /// The option `NO_SIDE_EFFECTS` or `IDEMPOTENT`: a repeat is safe.
-    pub no_side_effects: bool,
+    pub idempotent: bool,
+}
+
+impl Method {
+    /// A method as its `.proto` file declares it.
+    pub fn declared(path: MethodPath, level: IdempotencyLevel) -> Self {
+        let idempotent = matches!(
+            level,
+            IdempotencyLevel::NoSideEffects | IdempotencyLevel::Idempotent
+        );
+        Self { path, idempotent }
+    }
 }
 
 /// A prefix of paths that a web server answers.
@@ -121,12 +133,12 @@ impl PathPrefix {
 /// request goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct SafePath(String);
+pub struct RepeatablePath(String);
 
-impl SafePath {
+impl RepeatablePath {
     /// A path of `service`; one that ends in `/` stands for everything below it.
     pub fn new(service: &ServiceId, path: &str) -> Result<Self, InvalidName> {
-        let refuse = |rule| InvalidName::new("safe path", path, rule);
+        let refuse = |rule| InvalidName::new("repeatable path", path, rule);
         check_path(service, path).map_err(refuse)?;
         Ok(Self(path.into()))
     }
@@ -165,7 +177,7 @@ impl From<&Instance> for proto::Instance {
     fn from(instance: &Instance) -> Self {
         let method = |method: &Method| proto::Method {
             path: method.path.to_string(),
-            no_side_effects: method.no_side_effects,
+            idempotent: method.idempotent,
             ..Default::default()
         };
         let prefix = |prefix: &PathPrefix| proto::PathPrefix {
@@ -173,7 +185,7 @@ impl From<&Instance> for proto::Instance {
             strip: prefix.strip as u32,
             ..Default::default()
         };
-        let safe_path = |path: &SafePath| path.0.clone();
+        let repeatable_path = |path: &RepeatablePath| path.0.clone();
         proto::Instance {
             id: instance.id.to_string(),
             tier: proto::Tier::from(instance.service.tier).into(),
@@ -188,7 +200,11 @@ impl From<&Instance> for proto::Instance {
             detail: instance.detail.clone(),
             since_unix_ms: instance.since_unix_ms,
             pid: instance.pid,
-            safe_paths: instance.safe_paths.iter().map(safe_path).collect(),
+            repeatable_paths: instance
+                .repeatable_paths
+                .iter()
+                .map(repeatable_path)
+                .collect(),
             ..Default::default()
         }
     }
@@ -204,14 +220,14 @@ impl TryFrom<&proto::Instance> for Instance {
             let rule = "it has at most 1000 methods and 1000 prefixes";
             return Err(InvalidName::new("instance", &wire.id, rule));
         }
-        if wire.safe_paths.len() > MAX_SAFE_PATHS {
+        if wire.repeatable_paths.len() > MAX_REPEATABLE_PATHS {
             let rule = "at most 50 of its paths are safe to repeat";
             return Err(InvalidName::new("instance", &wire.id, rule));
         }
         let methods = wire.methods.iter().map(|method| {
             Ok(Method {
                 path: method.path.parse()?,
-                no_side_effects: method.no_side_effects,
+                idempotent: method.idempotent,
             })
         });
         let prefixes = wire.prefixes.iter().map(|prefix| {
@@ -221,7 +237,7 @@ impl TryFrom<&proto::Instance> for Instance {
             }
             .checked(&service)
         });
-        let safe_path = |path: &String| SafePath::new(&service, path);
+        let repeatable_path = |path: &String| RepeatablePath::new(&service, path);
         Ok(Self {
             id: wire.id.parse()?,
             version: wire.version.parse()?,
@@ -237,10 +253,10 @@ impl TryFrom<&proto::Instance> for Instance {
             detail: wire.detail.chars().take(500).collect(),
             since_unix_ms: wire.since_unix_ms,
             pid: wire.pid,
-            safe_paths: wire
-                .safe_paths
+            repeatable_paths: wire
+                .repeatable_paths
                 .iter()
-                .map(safe_path)
+                .map(repeatable_path)
                 .collect::<Result<_, _>>()?,
             service,
         })
@@ -305,14 +321,14 @@ mod tests {
             http2: true,
             methods: vec![Method {
                 path: "files.v1.Files/Get".parse().unwrap(),
-                no_side_effects: true,
+                idempotent: true,
             }],
             prefixes: vec![PathPrefix::new(&service, "/api/files/raw/", true).unwrap()],
             state: InstanceState::Ready,
             detail: String::new(),
             since_unix_ms: 1,
             pid: 2,
-            safe_paths: vec![SafePath::new(&service, "/api/files/search").unwrap()],
+            repeatable_paths: vec![RepeatablePath::new(&service, "/api/files/search").unwrap()],
             service,
         }
     }
@@ -331,16 +347,16 @@ mod tests {
     #[test]
     fn what_an_older_node_stored_calls_no_path_safe() {
         let mut json = serde_json::to_value(instance()).unwrap();
-        json.as_object_mut().unwrap().remove("safe_paths");
+        json.as_object_mut().unwrap().remove("repeatable_paths");
         let instance: Instance = serde_json::from_value(json).unwrap();
-        assert!(instance.safe_paths.is_empty());
+        assert!(instance.repeatable_paths.is_empty());
     }
 
     #[test]
-    fn a_safe_path_is_itself_or_all_below_it() {
+    fn a_repeatable_path_is_itself_or_all_below_it() {
         let service: ServiceId = "api/files".parse().unwrap();
         let covers = |safe, path: &str| {
-            let safe = SafePath::new(&service, safe).unwrap();
+            let safe = RepeatablePath::new(&service, safe).unwrap();
             safe.covers(path.as_bytes())
         };
         assert!(covers("/api/files/search", "/api/files/search"));
@@ -357,7 +373,7 @@ mod tests {
             "/api/files/../x",
             "/api/files/a?b",
         ] {
-            assert!(SafePath::new(&service, bad).is_err(), "{bad}");
+            assert!(RepeatablePath::new(&service, bad).is_err(), "{bad}");
         }
     }
 

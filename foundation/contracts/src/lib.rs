@@ -17,7 +17,7 @@ mod token;
 pub use context::{CorrelationId, Timeout, TraceParent, header};
 pub use endpoint::{Endpoint, MethodPath};
 pub use error::{Code, Error, Fault};
-pub use instance::{Instance, InstanceState, Method, PathPrefix, SafePath};
+pub use instance::{Instance, InstanceState, Method, PathPrefix, RepeatablePath};
 pub use name::{InstanceId, InvalidName, ServerName, ServiceId, ServiceName, Version, ZoneName};
 pub use pattern::Pattern;
 pub use server::Server;

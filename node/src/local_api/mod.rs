@@ -139,11 +139,12 @@ pub(crate) fn methods() -> Vec<Method> {
         proto::NODE_SCALE_SPEC,
         proto::NODE_ISSUE_TOKEN_SPEC,
     ];
-    let method = |spec: &connectrpc::Spec| Method {
-        path: spec.procedure[1..]
-            .parse()
-            .expect("a generated path is valid"),
-        no_side_effects: spec.idempotency_level == connectrpc::IdempotencyLevel::NoSideEffects,
+    let method = |spec: &connectrpc::Spec| {
+        let path = spec.procedure[1..].parse();
+        Method::declared(
+            path.expect("a generated path is valid"),
+            spec.idempotency_level,
+        )
     };
     specs.iter().map(method).collect()
 }
@@ -209,7 +210,7 @@ mod tests {
         let has = |path: &str, safe| {
             methods
                 .iter()
-                .any(|method| method.path.as_str() == path && method.no_side_effects == safe)
+                .any(|method| method.path.as_str() == path && method.idempotent == safe)
         };
         assert!(has("hydrant.v1.Registry/RegisterInstance", false));
         assert!(has("hydrant.v1.State/Get", true));

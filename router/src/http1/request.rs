@@ -177,7 +177,7 @@ mod tests {
             detail: String::new(),
             since_unix_ms: 0,
             pid: 0,
-            safe_paths: Vec::new(),
+            repeatable_paths: Vec::new(),
             service,
         })
     }

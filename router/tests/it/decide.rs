@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use hydrant_contracts::{
-    Caller, Identity, Instance, InstanceState, Method, PathPrefix, SafePath, ServiceId, TokenKey,
-    header,
+    Caller, Identity, Instance, InstanceState, Method, PathPrefix, RepeatablePath, ServiceId,
+    TokenKey, header,
 };
 use hydrant_router::balance::{Chooser, Tried, choose};
 use hydrant_router::decide::{Request, decide};
@@ -29,15 +29,17 @@ pub(crate) fn instance(service: &str, number: u16) -> Instance {
         detail: String::new(),
         since_unix_ms: 0,
         pid: 0,
-        safe_paths: vec![SafePath::new(&service, &format!("/{service}/safe/")).unwrap()],
+        repeatable_paths: vec![
+            RepeatablePath::new(&service, &format!("/{service}/safe/")).unwrap(),
+        ],
         service,
     }
 }
 
-fn method(path: &str, no_side_effects: bool) -> Method {
+fn method(path: &str, idempotent: bool) -> Method {
     Method {
         path: path.parse().unwrap(),
-        no_side_effects,
+        idempotent,
     }
 }
 
@@ -341,10 +343,10 @@ fn versions_with_different_endpoints_get_their_own_requests() {
 #[test]
 fn a_path_is_safe_when_every_version_says_so_and_goes_where_it_went() {
     let (mut old, mut new) = (instance("api/files", 1), instance("api/files", 2));
-    let safe = |path| SafePath::new(&old.service, path).unwrap();
+    let safe = |path| RepeatablePath::new(&old.service, path).unwrap();
     let (search, reports) = (safe("/api/files/search"), safe("/api/files/reports/"));
-    new.safe_paths = vec![search.clone(), reports.clone()];
-    old.safe_paths = vec![reports];
+    new.repeatable_paths = vec![search.clone(), reports.clone()];
+    old.repeatable_paths = vec![reports];
     let is_repeated = |instances: &[Instance], method: &[u8], target: &str| {
         let snapshot = snapshot(instances);
         let route = decide(
@@ -373,7 +375,7 @@ fn a_path_is_safe_when_every_version_says_so_and_goes_where_it_went() {
         "/api/files/?/api/files/reports/"
     ));
     // A version that says nothing takes it away from all.
-    old.safe_paths = Vec::new();
+    old.repeatable_paths = Vec::new();
     assert!(!is_repeated(&[old, new], b"POST", "/api/files/reports/a"));
 }
 

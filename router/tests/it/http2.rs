@@ -523,7 +523,7 @@ pub async fn locks() -> Instance {
     locks.methods = ["Acquire", "KeepAlive"]
         .map(|name| Method {
             path: format!("hydrant.v1.Lock/{name}").parse().unwrap(),
-            no_side_effects: false,
+            idempotent: false,
         })
         .into();
     locks

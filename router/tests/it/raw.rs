@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hydrant_contracts::{Instance, InstanceState, PathPrefix, SafePath, TokenKey};
+use hydrant_contracts::{Instance, InstanceState, PathPrefix, RepeatablePath, TokenKey};
 use hydrant_router::{Config, Limits, Router, Table};
 
 /// Longer than anything here takes, short enough for a hanging test to end.
@@ -308,7 +308,7 @@ pub fn instance(id: &str, address: SocketAddr) -> Instance {
         detail: String::new(),
         since_unix_ms: 0,
         pid: 0,
-        safe_paths: vec![SafePath::new(&service, "/api/t/safe/").unwrap()],
+        repeatable_paths: vec![RepeatablePath::new(&service, "/api/t/safe/").unwrap()],
         service,
     }
 }

@@ -68,7 +68,7 @@ fn change(table: &mut Table, (service, number, to): Step) {
     table.instances.retain(|other| !same(other));
     let method = |number| Method {
         path: format!("s{number}.v1.S/Get").parse().unwrap(),
-        no_side_effects: true,
+        idempotent: true,
     };
     match to {
         0 => return,
@@ -172,7 +172,7 @@ fn large() -> Table {
             made.methods = (0..10)
                 .map(|method| Method {
                     path: format!("s{service}.v1.S/Method{method}").parse().unwrap(),
-                    no_side_effects: true,
+                    idempotent: true,
                 })
                 .collect();
             large.instances.push(Arc::new(made));

@@ -20,7 +20,7 @@ fn instance() -> Instance {
         detail: String::new(),
         since_unix_ms: 1,
         pid: 1,
-        safe_paths: Vec::new(),
+        repeatable_paths: Vec::new(),
     }
 }
 

@@ -48,7 +48,7 @@ async fn a_service_answers_in_every_protocol_and_stops_when_it_is_asked() {
     let methods: Vec<_> = instance
         .methods
         .iter()
-        .map(|method| (method.path.as_str(), method.no_side_effects))
+        .map(|method| (method.path.as_str(), method.idempotent))
         .collect();
     assert_eq!(
         methods,
@@ -58,7 +58,10 @@ async fn a_service_answers_in_every_protocol_and_stops_when_it_is_asked() {
         ]
     );
     assert_eq!(instance.prefixes[0].prefix, "/service/greeter/");
-    assert_eq!(instance.safe_paths[0].as_str(), "/service/greeter/plain");
+    assert_eq!(
+        instance.repeatable_paths[0].as_str(),
+        "/service/greeter/plain"
+    );
 
     let base: http::Uri = format!("http://{}", instance.address).parse().unwrap();
     for (transport, protocol) in [

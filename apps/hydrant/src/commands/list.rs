@@ -1,4 +1,4 @@
-use hydrant_contracts::{Instance, InstanceState, SafePath, proto};
+use hydrant_contracts::{Instance, InstanceState, RepeatablePath, proto};
 use hydrant_runtime::Clock;
 use serde::Serialize;
 use serde_json::json;
@@ -123,7 +123,7 @@ pub(crate) struct Shown<'a> {
     http2: bool,
     methods: Vec<&'a str>,
     prefixes: Vec<&'a str>,
-    safe_paths: Vec<&'a str>,
+    repeatable_paths: Vec<&'a str>,
 }
 
 impl<'a> From<&'a Instance> for Shown<'a> {
@@ -147,7 +147,11 @@ impl<'a> From<&'a Instance> for Shown<'a> {
             http2: instance.http2,
             methods: methods.collect(),
             prefixes: prefixes.collect(),
-            safe_paths: instance.safe_paths.iter().map(SafePath::as_str).collect(),
+            repeatable_paths: instance
+                .repeatable_paths
+                .iter()
+                .map(RepeatablePath::as_str)
+                .collect(),
         }
     }
 }

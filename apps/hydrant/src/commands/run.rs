@@ -58,7 +58,7 @@ pub(crate) struct RunArgs {
     /// A path where every request is safe to repeat, as /api/files/search; with a slash at its end all
     /// below it; may be repeated
     #[arg(long = "safe-to-repeat", value_name = "PATH")]
-    pub(crate) safe_paths: Vec<String>,
+    pub(crate) repeatable_paths: Vec<String>,
     /// A path that it answers with 2xx or 3xx when it is well [default: its port accepts]
     #[arg(long, value_name = "PATH")]
     pub(crate) health: Option<String>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use hydrant_contracts::{PathPrefix, SafePath, ServiceId, ServiceName, Tier, Version};
+use hydrant_contracts::{PathPrefix, RepeatablePath, ServiceId, ServiceName, Tier, Version};
 use hydrant_node::{Limits, MAX_INSTANCES, ServiceSpec};
 use hydrant_runtime::{ByteSize, Duration};
 use serde::{Deserialize, Deserializer};
@@ -131,7 +131,7 @@ impl Service {
                 .map_err(|error| (route.span().start, error.to_string()))?;
         }
         for path in &self.safe_to_repeat {
-            SafePath::new(&self.id(), path.get_ref())
+            RepeatablePath::new(&self.id(), path.get_ref())
                 .map_err(|error| (path.span().start, error.to_string()))?;
         }
         match &self.health {

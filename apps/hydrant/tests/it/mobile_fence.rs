@@ -129,30 +129,12 @@ impl Office {
     }
 
     fn spawn_change(&self, variant: &str) -> Child {
-        let line = [
-            "mobile",
-            "flag",
-            "default",
-            "price-cents",
-            variant,
-            "-m",
-            "a test",
-        ];
-        self.node.command(&line).spawn().unwrap()
+        self.node.command(&change_to(variant)).spawn().unwrap()
     }
 
     /// Changes a flag; the revision that is published then.
     fn change(&self, variant: &str) -> u64 {
-        let line = [
-            "mobile",
-            "flag",
-            "default",
-            "price-cents",
-            variant,
-            "-m",
-            "a test",
-        ];
-        let done = self.node.json(&line);
+        let done = self.node.json(&change_to(variant));
         assert_eq!(done["published"], true, "{done}");
         done["revision"].as_u64().expect("a revision")
     }
@@ -176,6 +158,18 @@ impl Office {
             StateChange::Removed(key) => panic!("{key} is gone"),
         }
     }
+}
+
+fn change_to(variant: &str) -> [&str; 7] {
+    [
+        "mobile",
+        "flag",
+        "default",
+        "price-cents",
+        variant,
+        "-m",
+        "a test",
+    ]
 }
 
 /// A process that ends with its test.

@@ -52,7 +52,7 @@ pub(crate) fn routes() -> axum::Router<Arc<Answers>> {
 async fn only_post() -> Response {
     let message = "what apps saw and measured is sent with POST";
     let error = Error::new(Code::InvalidArgument, "only_post", message);
-    let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, &error);
+    let mut answer = Problem(error).with_status(StatusCode::METHOD_NOT_ALLOWED);
     let allowed = HeaderValue::from_static("POST, OPTIONS");
     answer.headers_mut().insert(header::ALLOW, allowed);
     answer
@@ -214,17 +214,10 @@ fn answer(number: usize, mut refused: Vec<Refusal>, told: Vec<Refusal>) -> Respo
     Json(body).into_response()
 }
 
-/// An error with a status that is not the usual one of its code.
-fn problem(status: StatusCode, error: &Error) -> Response {
-    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-    let body = error.to_problem_json_of(status.as_u16());
-    (status, kind, body).into_response()
-}
-
 fn refuse(error: Error) -> Response {
     let (retry, too_large) = (error.retryable, error.code == Code::OutOfRange);
     let mut answer = match too_large {
-        true => problem(StatusCode::PAYLOAD_TOO_LARGE, &error),
+        true => Problem(error).with_status(StatusCode::PAYLOAD_TOO_LARGE),
         false => Problem(error).into_response(),
     };
     let headers = answer.headers_mut();

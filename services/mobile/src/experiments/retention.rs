@@ -7,11 +7,10 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use hydrant_records::{RecordsError, Sql, Transaction, params, transaction};
 use hydrant_sdk::Error;
-use tokio::time::MissedTickBehavior;
 
 use super::observe::Observations;
 use crate::compiled::Compiled;
-use crate::service::lead::{Duty, Term};
+use crate::service::lead::{Duty, Term, turns};
 use crate::service::lock_head;
 
 /// How often the leader looks whether something is due.
@@ -49,14 +48,9 @@ pub(crate) struct Retention {
 impl Duty for Retention {
     fn carry_out<'a>(&'a self, term: &'a Term) -> BoxFuture<'a, Error> {
         Box::pin(async {
-            let mut look = tokio::time::interval(LOOK);
-            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut turns = turns(LOOK);
             loop {
-                look.tick().await;
-                // A process that was stopped must not go on where another one leads by now.
-                if term.leadership.is_lost() {
-                    std::future::pending::<()>().await;
-                }
+                term.turn(&mut turns).await;
                 if let Err(error) = self.look().await {
                     tracing::debug!(%error, "could not forget what is over; trying again");
                 }

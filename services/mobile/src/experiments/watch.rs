@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use hydrant_sdk::{Code, Error};
 use serde_json::{Map, Value, json};
-use tokio::time::MissedTickBehavior;
 
 use super::allocation::Allocation;
 use super::definition::{Definition, Weights};
@@ -17,7 +16,7 @@ use super::observe::Observations;
 use crate::alarms::Alarms;
 use crate::compiled::Compiled;
 use crate::documents::{DocumentId, Kind};
-use crate::service::lead::{Duty, Term};
+use crate::service::lead::{Duty, Term, turns};
 use crate::service::{Desk, Edit, Refused};
 
 /// How often experiments are looked at.
@@ -41,14 +40,9 @@ impl Duty for Watch {
     fn carry_out<'a>(&'a self, term: &'a Term) -> BoxFuture<'a, Error> {
         Box::pin(async {
             let _raised = Raised(&self.alarms);
-            let mut look = tokio::time::interval(LOOK);
-            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut turns = turns(LOOK);
             loop {
-                look.tick().await;
-                // A process that was stopped must not go on where another one leads by now.
-                if term.leadership.is_lost() {
-                    std::future::pending::<()>().await;
-                }
+                term.turn(&mut turns).await;
                 if let Err(error) = self.look().await {
                     tracing::debug!(%error, "experiments could not be looked at; trying again");
                 }

@@ -120,7 +120,7 @@ impl Reception {
     }
 
     /// There is all that answers are made from.
-    pub(crate) fn is_complete(&self) {
+    pub(crate) fn can_answer(&self) {
         self.alarms.clear(NOTHING);
     }
 
@@ -176,7 +176,7 @@ impl Reporter {
     fn report(&self, instance: &str) -> InstanceReport {
         let serving = self.served.load();
         if serving.is_complete() {
-            self.reception.is_complete();
+            self.reception.can_answer();
         }
         let alarms = self.reception.alarms.list().into_iter();
         InstanceReport {

@@ -86,23 +86,20 @@ pub(crate) struct Done {
 }
 
 impl Desk {
-    pub(crate) fn new(tables: Tables, published: Published, clock: Clock) -> Self {
+    /// A desk on tables; those without a revision get the documents of `first` before anything else.
+    pub(crate) fn new(
+        tables: Tables,
+        published: Published,
+        clock: Clock,
+        first: Vec<Edit>,
+    ) -> Self {
         Self(Arc::new(Inner {
             tables,
             published,
             clock,
             compiled: Mutex::default(),
-            first: Vec::new(),
+            first,
         }))
-    }
-
-    /// The same, where tables without a revision get these documents before anything else. For a desk
-    /// that nobody shares yet.
-    pub(crate) fn beginning_with(mut self, first: Vec<Edit>) -> Self {
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
-            inner.first = first;
-        }
-        self
     }
 
     /// The time of everything that is decided here.
@@ -280,7 +277,9 @@ impl Desk {
     /// database does not answer.
     pub(crate) async fn fulfil(&self, wish: Wish) -> Result<Done, Refused> {
         let wish = checked(wish)?;
-        self.begun().await?;
+        if !self.0.first.is_empty() {
+            self.begun().await?;
+        }
         self.change(&wish).await
     }
 

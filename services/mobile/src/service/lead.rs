@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use hydrant_sdk::{Code, Error, Hydrant, Leadership, State};
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// The election that decides who leads.
 pub(crate) const ELECTION: &str = "sources";
@@ -17,6 +18,24 @@ pub(crate) struct Term {
     pub(crate) leadership: Leadership,
     /// The state of the service, written under the leadership.
     pub(crate) state: State,
+}
+
+impl Term {
+    /// Waits for the next turn of what is done from time to time. A process that was stopped has none
+    /// where another one leads by now.
+    pub(crate) async fn turn(&self, turns: &mut Interval) {
+        turns.tick().await;
+        if self.leadership.is_lost() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Turns so far apart; who missed some makes up for none.
+pub(crate) fn turns(apart: Duration) -> Interval {
+    let mut turns = tokio::time::interval(apart);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    turns
 }
 
 /// Something that the leader does for as long as it leads.

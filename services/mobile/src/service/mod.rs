@@ -52,7 +52,7 @@ pub async fn run_service() -> Result<(), Error> {
         true => demo::documents(objects::Config::from_env().is_some()),
         false => Vec::new(),
     };
-    let desk = Desk::new(Tables::from_env()?, published, Clock::system()).beginning_with(first);
+    let desk = Desk::new(Tables::from_env()?, published, Clock::system(), first);
     let poller = Poller {
         fetcher: Fetcher::new(&hydrant, &sources)?,
         sources,
@@ -128,7 +128,12 @@ pub(crate) fn broken(error: &dyn std::error::Error) -> Error {
 /// A desk on a database, for tests of what uses it.
 #[cfg(test)]
 pub(crate) fn desk_on(records: hydrant_records::Records, clock: Clock) -> Desk {
-    Desk::new(Tables::of(Some(records)), Published::new(None), clock)
+    Desk::new(
+        Tables::of(Some(records)),
+        Published::new(None),
+        clock,
+        Vec::new(),
+    )
 }
 
 #[cfg(test)]

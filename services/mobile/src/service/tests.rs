@@ -104,7 +104,12 @@ fn desk(url: &str) -> Desk {
 fn desk_on(config: Config) -> Desk {
     let records = Records::open(config);
     let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1000));
-    Desk::new(Tables::of(Some(records)), Published::new(None), clock)
+    Desk::new(
+        Tables::of(Some(records)),
+        Published::new(None),
+        clock,
+        Vec::new(),
+    )
 }
 
 #[tokio::test]
@@ -331,8 +336,14 @@ async fn reverts(office: &Office) {
 
 #[tokio::test]
 async fn the_first_revision_is_made_once_and_before_any_change() {
-    let mut office = Office::sqlite();
-    office.desk = office.desk.beginning_with(vec![put("a", "on")]);
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}/mobile.db", folder.path().display());
+    let tables = Tables::of(Some(Records::open(Config::new(&url).unwrap())));
+    let (first, clock) = (vec![put("a", "on")], Clock::system());
+    let office = Office {
+        desk: Desk::new(tables, Published::new(None), clock, first),
+        _folder: Some(folder),
+    };
     let changed = office.edit(vec![put("b", "on")]).await.unwrap();
     assert_eq!(changed.revision, 2, "somebody is quicker than the leader");
     assert_eq!(office.desk.begun().await.unwrap(), 2);
@@ -345,7 +356,7 @@ async fn the_first_revision_is_made_once_and_before_any_change() {
 #[tokio::test]
 async fn without_a_database_it_says_what_to_write() {
     let clock = Clock::system();
-    let desk = Desk::new(Tables::of(None), Published::new(None), clock);
+    let desk = Desk::new(Tables::of(None), Published::new(None), clock, Vec::new());
     let refused = desk.fulfil(wish(What::Edits(vec![put("a", "on")]))).await;
     let error = refused.unwrap_err().error;
     assert_eq!(error.code, Code::FailedPrecondition);

@@ -5,11 +5,11 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use hydrant_runtime::Clock;
 use hydrant_sdk::{Error, Leadership, State};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use crate::alarms::Alarms;
 use crate::service::Desk;
-use crate::service::lead::{Duty, Term, is_lost};
+use crate::service::lead::{Duty, Term, is_lost, turns};
 use crate::sources::board::{Board, POLLS, Polls};
 use crate::sources::keep::{self, Goods};
 use crate::sources::snapshot::{Declared, Outcome, SOURCE, Validator};
@@ -86,8 +86,7 @@ impl Poller {
         let mut told = Polls::default();
         let mut kept = Box::pin(self.kept());
         let mut is_kept_taken = false;
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = turns(LOOK);
         loop {
             tokio::select! {
                 Some(polled) = polls.next() => {

@@ -3,7 +3,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use hydrant_contracts::{
-    Code, Error, Instance, InstanceId, InstanceState, PathPrefix, SafePath, ServiceId, Version,
+    Code, Error, Instance, InstanceId, InstanceState, PathPrefix, RepeatablePath, ServiceId,
+    Version,
 };
 use hydrant_runtime::Clock;
 
@@ -18,7 +19,7 @@ pub(super) struct Plan {
     pub(super) version: Version,
     pub(super) instance: InstanceId,
     pub(super) prefixes: Vec<PathPrefix>,
-    safe_paths: Vec<SafePath>,
+    repeatable_paths: Vec<RepeatablePath>,
     pub(super) health: Option<String>,
     pub(super) port: u16,
     /// The port was named, so it may be in use.
@@ -33,7 +34,7 @@ impl Plan {
     pub(super) fn new(args: RunArgs) -> Result<Self> {
         let service = ServiceId::new(args.tier, args.service);
         let prefixes = prefixes(&service, &args.routes, !args.keep_prefix)?;
-        let safe_paths = safe_paths(&service, &args.safe_paths)?;
+        let repeatable_paths = repeatable_paths(&service, &args.repeatable_paths)?;
         if let Some(path) = args.health.as_ref().filter(|path| !path.starts_with('/')) {
             return Err(wrong(
                 "bad_health_path",
@@ -52,7 +53,7 @@ impl Plan {
                 .unwrap_or_else(|| InstanceId::generate(&service.name)),
             version: args.version,
             prefixes,
-            safe_paths,
+            repeatable_paths,
             health: args.health,
             port,
             port_is_named: args.port.is_some(),
@@ -95,7 +96,7 @@ impl Plan {
             detail: String::new(),
             since_unix_ms: Clock::system().unix_ms(),
             pid: std::process::id(),
-            safe_paths: self.safe_paths.clone(),
+            repeatable_paths: self.repeatable_paths.clone(),
         }
     }
 
@@ -136,15 +137,19 @@ fn prefixes(service: &ServiceId, routes: &[String], strip: bool) -> Result<Vec<P
     routes.iter().map(prefix).collect()
 }
 
-fn safe_paths(service: &ServiceId, paths: &[String]) -> Result<Vec<SafePath>> {
-    let safe_path = |path: &String| {
-        SafePath::new(service, path).map_err(|error| -> Failure {
-            Error::new(Code::InvalidArgument, "bad_safe_path", error.to_string())
-                .mend(format!("write it as --safe-to-repeat /{service}/search"))
-                .into()
+fn repeatable_paths(service: &ServiceId, paths: &[String]) -> Result<Vec<RepeatablePath>> {
+    let repeatable_path = |path: &String| {
+        RepeatablePath::new(service, path).map_err(|error| -> Failure {
+            Error::new(
+                Code::InvalidArgument,
+                "bad_repeatable_path",
+                error.to_string(),
+            )
+            .mend(format!("write it as --safe-to-repeat /{service}/search"))
+            .into()
         })
     };
-    paths.iter().map(safe_path).collect()
+    paths.iter().map(repeatable_path).collect()
 }
 
 /// A port that nobody listens on at this moment.

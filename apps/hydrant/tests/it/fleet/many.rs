@@ -227,7 +227,7 @@ fn instance_of(service: usize, server: usize, state: InstanceState) -> Instance 
         detail: String::new(),
         since_unix_ms: 0,
         pid: 1,
-        safe_paths: Vec::new(),
+        repeatable_paths: Vec::new(),
     }
 }
 

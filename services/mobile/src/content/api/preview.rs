@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use connectrpc::client::CallOptions;
-use hydrant_sdk::{Code, Error, Transport};
+use hydrant_sdk::{Code, Error, Problem, Transport};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -119,9 +119,7 @@ fn refuse(error: Error, wants_page: bool) -> Response {
         let page = page::refusal(&error.message, &error.mend);
         return (status, page_of(page)).into_response();
     }
-    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-    let body = error.to_problem_json_of(status.as_u16());
-    (status, kind, body).into_response()
+    Problem(error).with_status(status)
 }
 
 fn no_link() -> Error {

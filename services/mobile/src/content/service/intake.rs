@@ -254,12 +254,11 @@ impl From<Error> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let Some(status) = self.status else {
-            return Problem(self.error).into_response();
-        };
-        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-        let body = self.error.to_problem_json_of(status.as_u16());
-        (status, kind, body).into_response()
+        let problem = Problem(self.error);
+        match self.status {
+            Some(status) => problem.with_status(status),
+            None => problem.into_response(),
+        }
     }
 }
 
