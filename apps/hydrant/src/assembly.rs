@@ -21,8 +21,11 @@ use engines::{CoordinationEngine, Opened, StateEngine};
 /// How long each built-in service may take to stop.
 const BUILTIN_STOP: Duration = Duration::from_secs(2);
 
-/// The service that owns tables and images.
-const STORAGE_OWNER: &str = "service/mobile";
+/// The services that own tables and objects, each with its folder on a server that is alone.
+const STORAGE_OWNERS: [(&str, &str); 2] = [
+    ("service/mobile", "mobile"),
+    ("service/submissions", "submissions"),
+];
 
 /// How many processes `up` starts of each service that carries requests.
 const BUILTIN_INSTANCES: u32 = 2;
@@ -168,16 +171,21 @@ fn node_config(
         refuse_doubles(&own, &config.services)?;
         config.services.extend(own);
     }
-    let storage = settings.storage.environment(data, config.fleet.is_some());
-    hand_over(&mut config.services, &storage);
+    for (owner, folder) in STORAGE_OWNERS {
+        let folder = data.join(folder);
+        let storage = settings
+            .storage
+            .environment(&folder, config.fleet.is_some());
+        hand_over(&mut config.services, owner, &storage);
+    }
     Ok((config, settings.coordination, settings.state))
 }
 
-/// Where tables and images are, and the files with what opens them, is told to the one service that
-/// owns them, and to no other.
-fn hand_over(services: &mut [ServiceSpec], storage: &[(String, String)]) {
+/// Where tables and objects are, and the files with what opens them, is told to a service that owns
+/// some, and to no other.
+fn hand_over(services: &mut [ServiceSpec], owner: &str, storage: &[(String, String)]) {
     for service in services {
-        if service.id.to_string() == STORAGE_OWNER {
+        if service.id.to_string() == owner {
             service.env.extend(storage.iter().cloned());
         }
     }
@@ -208,13 +216,15 @@ fn fleet_config(fleet: &Fleet, server: &ServerName) -> Result<FleetConfig> {
 
 /// The services that come with the binary, as processes of `program`.
 fn builtin_services(program: &Path, data: &Path) -> Result<Vec<ServiceSpec>> {
-    let sources = hydrant_mobile::install_demo(&data.join("demo")).map_err(|error| {
+    let unwritable = |error| {
         wrong(
             "data_unusable",
             format!("cannot write the demo into {}: {error}", data.display()),
             "make the folder writable, or name another with --data DIR",
         )
-    })?;
+    };
+    let sources = hydrant_mobile::install_demo(&data.join("demo")).map_err(unwritable)?;
+    let forms = hydrant_submissions::install_demo(&data.join("demo")).map_err(unwritable)?;
     let mut service = builtin(
         program,
         "service/mobile",
@@ -228,11 +238,29 @@ fn builtin_services(program: &Path, data: &Path) -> Result<Vec<ServiceSpec>> {
     service
         .env
         .insert(hydrant_mobile::DEMO.to_owned(), "1".to_owned());
-    Ok(vec![
+    let mut services = vec![
         builtin(program, "api/demo-upstream", Builtin::DemoUpstream, 1),
         service,
         builtin(program, "api/mobile", Builtin::ApiMobile, BUILTIN_INSTANCES),
-    ])
+    ];
+    services.extend(submissions(program, &forms));
+    Ok(services)
+}
+
+/// The services of submissions, with the forms of this file.
+fn submissions(program: &Path, forms: &Path) -> Vec<ServiceSpec> {
+    let forms = forms.to_string_lossy();
+    let services = [
+        ("service/submissions", Builtin::ServiceSubmissions),
+        ("api/submissions", Builtin::ApiSubmissions),
+    ];
+    let with_forms = |(id, name)| {
+        let mut service = builtin(program, id, name, BUILTIN_INSTANCES);
+        let variable = hydrant_submissions::FORMS.to_owned();
+        service.env.insert(variable, forms.clone().into_owned());
+        service
+    };
+    services.map(with_forms).into()
 }
 
 fn builtin(program: &Path, id: &str, name: Builtin, instances: u32) -> ServiceSpec {
@@ -320,11 +348,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_owner_of_tables_learns_where_they_are() {
+    fn only_the_owners_of_tables_learn_where_they_are() {
         let temp = tempfile::tempdir().unwrap();
         let mut services = builtin_services(Path::new("/bin/hydrant"), temp.path()).unwrap();
         let storage = Storage::default().environment(temp.path(), false);
-        hand_over(&mut services, &storage);
+        for (owner, _) in STORAGE_OWNERS {
+            hand_over(&mut services, owner, &storage);
+        }
         let knows = |service: &ServiceSpec| {
             let mut names = service.env.keys();
             names.any(|name| {
@@ -333,6 +363,6 @@ mod tests {
         };
         let knowing = services.iter().filter(|service| knows(service));
         let knowing: Vec<_> = knowing.map(|service| service.id.to_string()).collect();
-        assert_eq!(knowing, ["service/mobile"]);
+        assert_eq!(knowing, ["service/mobile", "service/submissions"]);
     }
 }

@@ -410,6 +410,8 @@ pub(crate) enum Builtin {
     ApiMobile,
     ServiceMobile,
     DemoUpstream,
+    ApiSubmissions,
+    ServiceSubmissions,
 }
 
 #[cfg(test)]

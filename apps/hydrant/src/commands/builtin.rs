@@ -10,6 +10,8 @@ pub(crate) async fn run(service: Builtin) -> Result<()> {
         Builtin::ApiMobile => hydrant_mobile::run_api().await?,
         Builtin::ServiceMobile => hydrant_mobile::run_service().await?,
         Builtin::DemoUpstream => hydrant_mobile::run_demo_upstream().await?,
+        Builtin::ApiSubmissions => hydrant_submissions::run_api().await?,
+        Builtin::ServiceSubmissions => hydrant_submissions::run_service().await?,
     }
     Ok(())
 }

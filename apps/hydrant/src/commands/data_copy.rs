@@ -54,7 +54,7 @@ impl Places {
         Self {
             data: data.to_owned(),
             records: records_in(data),
-            objects: own_objects(data),
+            objects: own_objects(&data.join("mobile")),
         }
     }
 }
@@ -94,7 +94,7 @@ impl From {
 }
 
 fn records_in(data: &Path) -> Config {
-    let url = own_records(data).to_string();
+    let url = own_records(&data.join("mobile")).to_string();
     Config::new(&url).expect("the path of a file is one")
 }
 

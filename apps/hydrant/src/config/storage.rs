@@ -94,19 +94,19 @@ impl Storage {
         self.objects.as_ref().map(Objects::config)
     }
 
-    /// The variables by which the service learns where to keep what it owns. A server that is alone
-    /// has a place for both in its data folder; several need one that they share, and get none when
-    /// none is named.
-    pub(crate) fn environment(&self, data: &Path, is_fleet: bool) -> Vec<(String, String)> {
+    /// The variables by which a service learns where to keep what it owns. A server that is alone has a
+    /// place for both in the service's folder; several need one that they share, and get none when none
+    /// is named.
+    pub(crate) fn environment(&self, folder: &Path, is_fleet: bool) -> Vec<(String, String)> {
         let records = self.records.as_ref().map(Records::environment);
         let records = records.unwrap_or_else(|| match is_fleet {
             true => Vec::new(),
-            false => vec![("", own_records(data).to_string())],
+            false => vec![("", own_records(folder).to_string())],
         });
         let objects = self.objects.as_ref().map(Objects::environment);
         let objects = objects.unwrap_or_else(|| match is_fleet {
             true => Vec::new(),
-            false => vec![("", own_objects(data).url)],
+            false => vec![("", own_objects(folder).url)],
         });
         let [of_records, of_objects] = VARIABLES;
         let name = |prefix: &'static str| move |(name, value)| (format!("{prefix}{name}"), value);
@@ -118,14 +118,14 @@ impl Storage {
 }
 
 /// The database of a server that is alone, when its file names none.
-pub(crate) fn own_records(data: &Path) -> Address {
-    Address::Sqlite(data.join("mobile").join("records.db"))
+pub(crate) fn own_records(folder: &Path) -> Address {
+    Address::Sqlite(folder.join("records.db"))
 }
 
 /// The object store of a server that is alone, when its file names none.
-pub(crate) fn own_objects(data: &Path) -> ObjectsConfig {
+pub(crate) fn own_objects(folder: &Path) -> ObjectsConfig {
     ObjectsConfig {
-        url: folder_url(&data.join("mobile").join("objects")),
+        url: folder_url(&folder.join("objects")),
         ..ObjectsConfig::default()
     }
 }
@@ -323,12 +323,12 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_alone_keeps_both_in_its_data_folder() {
+    fn a_server_that_is_alone_keeps_both_in_the_services_folder() {
         assert_eq!(
             environment("", false),
             [
-                "HYDRANT_RECORDS=sqlite:/data 1/mobile/records.db",
-                "HYDRANT_OBJECTS=file:///data%201/mobile/objects"
+                "HYDRANT_RECORDS=sqlite:/data 1/records.db",
+                "HYDRANT_OBJECTS=file:///data%201/objects"
             ]
         );
         assert!(environment("", true).is_empty());

@@ -1,0 +1,9 @@
+fn main() -> hydrant_build::Result {
+    hydrant_build::compile(
+        "proto",
+        &[
+            "hydrant/submissions/v1/deliveries.proto",
+            "hydrant/submissions/v1/submissions.proto",
+        ],
+    )
+}

@@ -1,0 +1,82 @@
+//! Why a request is refused, as `application/problem+json`.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hydrant_sdk::{Code, Error, Problem};
+use serde_json::{Value, json};
+
+use crate::forms::Mistake;
+
+/// How soon a client may try again, in seconds.
+const AGAIN: HeaderValue = HeaderValue::from_static("1");
+
+/// An error, with a status that its code does not map to, or with more in its body.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    error: Error,
+    status: Option<StatusCode>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Refusal {
+    pub(super) fn with_status(error: Error, status: StatusCode) -> Self {
+        Self {
+            error,
+            status: Some(status),
+            mistakes: Vec::new(),
+        }
+    }
+
+    /// 422, with the places of what does not fit.
+    pub(super) fn of_fields(mistakes: Vec<Mistake>) -> Self {
+        let message = "the fields do not fit the schema of the form";
+        let error = Error::new(Code::InvalidArgument, "fields_invalid", message)
+            .mend("mend what `errors` names; `GET /api/submissions/v1/forms` shows the schema");
+        Self {
+            error,
+            status: Some(StatusCode::UNPROCESSABLE_ENTITY),
+            mistakes,
+        }
+    }
+}
+
+/// What the keeper says: some of it has a status of its own.
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let status = match &*error.reason {
+            "key_reused" | "unknown_form" => Some(StatusCode::UNPROCESSABLE_ENTITY),
+            _ => None,
+        };
+        Self {
+            error,
+            status,
+            mistakes: Vec::new(),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.error.http_status());
+        let status = self
+            .status
+            .unwrap_or(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+        let is_retryable = self.error.retryable;
+        let mut answer = match self.mistakes.is_empty() {
+            true => Problem(self.error).with_status(status),
+            false => with_mistakes(&self.error, status, &self.mistakes),
+        };
+        if is_retryable {
+            answer.headers_mut().insert(header::RETRY_AFTER, AGAIN);
+        }
+        answer
+    }
+}
+
+fn with_mistakes(error: &Error, status: StatusCode, mistakes: &[Mistake]) -> Response {
+    let problem = error.to_problem_json_of(status.as_u16());
+    let mut problem: Value = serde_json::from_slice(&problem).unwrap_or_default();
+    problem["errors"] = json!(mistakes);
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    (status, kind, problem.to_string()).into_response()
+}

@@ -1,0 +1,28 @@
+//! Submissions: forms with attachments that clients send over bad lines, accepted once, delivered in
+//! order, never lost.
+//!
+//! `api/submissions` is stateless: it checks what comes and passes it on. `service/submissions` owns the
+//! tables and the object stores, and says 201 only after a transaction is durable.
+//! `orchestration/delivery` leases what was submitted and brings it to the consumers: to the REST consumer
+//! first, which gives the reference number, then to the others.
+
+mod api;
+mod demo;
+mod forms;
+mod receipt;
+mod service;
+
+pub use api::run_api;
+pub use demo::install_demo;
+pub use forms::FORMS;
+pub use service::{make_tables, run_service};
+
+/// The messages and services of `service/submissions`, package `hydrant.submissions.v1`.
+#[allow(missing_docs, clippy::all)]
+pub mod proto {
+    connectrpc::include_generated!();
+    pub use self::hydrant::submissions::v1::*;
+}
+
+/// The version of the built-in services.
+const VERSION: &str = env!("CARGO_PKG_VERSION");

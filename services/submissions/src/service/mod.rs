@@ -1,0 +1,99 @@
+//! `service/submissions`: owns the tables and the object stores.
+
+mod events;
+mod hops;
+mod intake;
+mod status;
+mod submit;
+mod tables;
+
+use std::sync::Arc;
+
+use hydrant_runtime::Clock;
+use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
+
+use crate::VERSION;
+use crate::forms::Forms;
+use crate::proto::{
+    AcceptRequest, AcceptResponse, GetReceiptRequest, GetRequest, Receipt, SUBMISSIONS_ACCEPT_SPEC,
+    SUBMISSIONS_GET_RECEIPT_SPEC, SUBMISSIONS_GET_SPEC, SUBMISSIONS_SUBMIT_SPEC, Status,
+    SubmitRequest,
+};
+use intake::Intake;
+use status::Changes;
+use tables::Tables;
+pub use tables::make_tables;
+
+/// What everything here works with. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) tables: Tables,
+    pub(crate) forms: Arc<Forms>,
+    pub(crate) clock: Clock,
+    /// Tells who waits that a submission has changed here.
+    pub(crate) changes: Changes,
+}
+
+/// Runs `service/submissions` with the forms of the file that [`FORMS`](crate::FORMS) names.
+///
+/// # Errors
+///
+/// If the environment or the forms can't be used, or as [`Service::run`].
+pub async fn run_service() -> Result<(), Error> {
+    hydrant_runtime::telemetry::start();
+    let hydrant = Hydrant::from_env()?;
+    let forms = Forms::from_env(hydrant.config().public_url.as_deref())?;
+    let desk = Desk {
+        tables: Tables::from_env()?,
+        forms: Arc::new(forms),
+        clock: Clock::system(),
+        changes: Changes::default(),
+    };
+    let (intake, writing) = Intake::new(&desk);
+    let service = Service::new(Tier::Service, "submissions", VERSION)?;
+    serve(service, &desk, &intake)
+        .alongside(writing)
+        .run_on(hydrant)
+        .await
+}
+
+fn serve(service: Service, desk: &Desk, intake: &Intake) -> Service {
+    let intake = intake.clone();
+    let [submitting, getting, proving] = [(); 3].map(|()| desk.clone());
+    service
+        .endpoint(SUBMISSIONS_ACCEPT_SPEC, move |request| {
+            accept(intake.clone(), request)
+        })
+        .endpoint(SUBMISSIONS_SUBMIT_SPEC, move |request| {
+            submit(submitting.clone(), request)
+        })
+        .endpoint(SUBMISSIONS_GET_SPEC, move |request| {
+            get(getting.clone(), request)
+        })
+        .endpoint(SUBMISSIONS_GET_RECEIPT_SPEC, move |request| {
+            get_receipt(proving.clone(), request)
+        })
+}
+
+async fn accept(intake: Intake, request: AcceptRequest) -> Result<AcceptResponse, Error> {
+    intake.accept(request).await
+}
+
+async fn submit(desk: Desk, request: SubmitRequest) -> Result<Status, Error> {
+    submit::submit(&desk, &request).await
+}
+
+async fn get(desk: Desk, request: GetRequest) -> Result<Status, Error> {
+    status::get(&desk, &request).await
+}
+
+async fn get_receipt(desk: Desk, request: GetReceiptRequest) -> Result<Receipt, Error> {
+    hops::receipt(&desk, &request.id).await
+}
+
+/// The error of an id that nothing has.
+pub(crate) fn unknown(id: &str) -> Error {
+    let message = format!("there is no submission {}", id.escape_debug());
+    Error::new(Code::NotFound, "unknown_submission", message)
+        .mend("send it with `POST /api/submissions/v1/submissions` and this Correlation-Id")
+}

@@ -1,0 +1,169 @@
+//! The tables of `service/submissions`.
+
+use std::sync::Arc;
+
+use hydrant_records::{Config, Dialect, Migration, Records, RecordsError, Sql};
+use hydrant_sdk::{Code, Error};
+use tokio::sync::OnceCell;
+use tokio::time::{Duration, timeout};
+
+/// How long the tables may take to be made, or brought up, before a call gives up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    statements: &[
+        // `nonce` tells an attempt to insert apart from others of the same id; `version` grows with each
+        // change; `hops` and `hop_hash` are the number of hops of its receipt and the hash of the last one.
+        Sql::both(
+            "CREATE TABLE IF NOT EXISTS submissions (\
+             id VARCHAR(36) PRIMARY KEY, nonce VARCHAR(36) NOT NULL, form VARCHAR(63) NOT NULL, \
+             state VARCHAR(16) NOT NULL, version BIGINT NOT NULL, fingerprint VARCHAR(64) NOT NULL, \
+             fields LONGTEXT NOT NULL, store VARCHAR(100) NOT NULL, person VARCHAR(100) NOT NULL, \
+             session VARCHAR(100) NOT NULL, accepted_ms BIGINT NOT NULL, submitted_ms BIGINT, \
+             ended_ms BIGINT, reference VARCHAR(200), hops BIGINT NOT NULL, hop_hash VARCHAR(64) NOT NULL)",
+        ),
+        Sql::both(
+            "CREATE INDEX IF NOT EXISTS submissions_by_state ON submissions (state, accepted_ms)",
+        ),
+        Sql::both(
+            "CREATE TABLE IF NOT EXISTS submission_hops (\
+             submission VARCHAR(36) NOT NULL, number BIGINT NOT NULL, kind VARCHAR(16) NOT NULL, \
+             at_ms BIGINT NOT NULL, record LONGTEXT NOT NULL, hash VARCHAR(64) NOT NULL, \
+             PRIMARY KEY (submission, number))",
+        ),
+        // The steps of each submission; `due_ms` is when its turn comes, `epoch` grows with each lease.
+        Sql::both(
+            "CREATE TABLE IF NOT EXISTS submission_steps (\
+             submission VARCHAR(36) NOT NULL, step BIGINT NOT NULL, consumer VARCHAR(63) NOT NULL, \
+             kind VARCHAR(16) NOT NULL, state VARCHAR(16) NOT NULL, store VARCHAR(100) NOT NULL, \
+             submitted_ms BIGINT NOT NULL, attempts BIGINT NOT NULL, due_ms BIGINT NOT NULL, \
+             epoch BIGINT NOT NULL, worker VARCHAR(100), lease_until_ms BIGINT, reason LONGTEXT, \
+             ended_ms BIGINT, PRIMARY KEY (submission, step))",
+        ),
+        Sql::both(
+            "CREATE INDEX IF NOT EXISTS submission_steps_by_turn \
+             ON submission_steps (consumer, state, due_ms)",
+        ),
+        // What is attached, while it comes in and after. `position` is the order of creation; `hash_state` is
+        // the SHA-256 of what came so far, to go on with.
+        Sql::both(
+            "CREATE TABLE IF NOT EXISTS submission_uploads (\
+             id VARCHAR(36) PRIMARY KEY, submission VARCHAR(36) NOT NULL, position BIGINT NOT NULL, \
+             state VARCHAR(16) NOT NULL, name VARCHAR(255) NOT NULL, media VARCHAR(255) NOT NULL, \
+             metadata LONGTEXT NOT NULL, concat LONGTEXT, length BIGINT, received BIGINT NOT NULL, \
+             pieces BIGINT NOT NULL, hash_state LONGBLOB, sha256 VARCHAR(64), epoch BIGINT NOT NULL, \
+             created_ms BIGINT NOT NULL, expires_ms BIGINT NOT NULL)",
+        ),
+        Sql::both(
+            "CREATE INDEX IF NOT EXISTS submission_uploads_by_submission \
+             ON submission_uploads (submission, position)",
+        ),
+        Sql::both(
+            "CREATE TABLE IF NOT EXISTS submission_pieces (\
+             upload VARCHAR(36) NOT NULL, number BIGINT NOT NULL, start BIGINT NOT NULL, \
+             size BIGINT NOT NULL, object VARCHAR(100) NOT NULL, place VARCHAR(16) NOT NULL, \
+             sha256 VARCHAR(64) NOT NULL, PRIMARY KEY (upload, number))",
+        ),
+        // What happened, for the business. Nothing is ever changed here; the seals chain it afterwards.
+        Sql::each(
+            "CREATE TABLE IF NOT EXISTS audit_events (\
+             id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms BIGINT NOT NULL, kind VARCHAR(32) NOT NULL, \
+             outcome VARCHAR(16) NOT NULL, submission VARCHAR(36) NOT NULL, form VARCHAR(63) NOT NULL, \
+             store VARCHAR(100) NOT NULL, person VARCHAR(100) NOT NULL, session VARCHAR(100) NOT NULL, \
+             detail LONGTEXT NOT NULL)",
+            "CREATE TABLE IF NOT EXISTS audit_events (\
+             id BIGINT PRIMARY KEY AUTO_INCREMENT, at_ms BIGINT NOT NULL, kind VARCHAR(32) NOT NULL, \
+             outcome VARCHAR(16) NOT NULL, submission VARCHAR(36) NOT NULL, form VARCHAR(63) NOT NULL, \
+             store VARCHAR(100) NOT NULL, person VARCHAR(100) NOT NULL, session VARCHAR(100) NOT NULL, \
+             detail LONGTEXT NOT NULL)",
+        ),
+        Sql::both(
+            "CREATE INDEX IF NOT EXISTS audit_events_by_submission ON audit_events (submission)",
+        ),
+        Sql::both("CREATE INDEX IF NOT EXISTS audit_events_by_time ON audit_events (at_ms)"),
+        Sql::both(
+            "CREATE INDEX IF NOT EXISTS audit_events_by_store ON audit_events (store, at_ms)",
+        ),
+        Sql::both(
+            "CREATE TABLE IF NOT EXISTS audit_seals (\
+             site VARCHAR(63) NOT NULL, number BIGINT NOT NULL, event BIGINT NOT NULL, \
+             hash VARCHAR(64) NOT NULL, PRIMARY KEY (site, number))",
+        ),
+        Sql::both("CREATE UNIQUE INDEX IF NOT EXISTS audit_seals_by_event ON audit_seals (event)"),
+    ],
+}];
+
+/// Makes all tables of `service/submissions` in a database, or brings them up.
+///
+/// # Errors
+///
+/// As [`Records::migrate`](hydrant_records::Records::migrate).
+pub async fn make_tables(records: &Records) -> Result<(), RecordsError> {
+    records.migrate("submissions", MIGRATIONS).await
+}
+
+/// The service's tables; a server of a fleet without a common database has none. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Tables(Arc<Inner>);
+
+struct Inner {
+    records: Option<Records>,
+    made: OnceCell<()>,
+}
+
+impl Tables {
+    /// The tables of the database that the environment names. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// If its URL can't be read.
+    pub(crate) fn from_env() -> Result<Self, Error> {
+        let config = Config::from_env().map_err(|error| {
+            let message = format!("HYDRANT_RECORDS: {error}");
+            Error::new(Code::InvalidArgument, "bad_configuration", message)
+        })?;
+        Ok(Self::of(config.map(Records::open)))
+    }
+
+    pub(crate) fn of(records: Option<Records>) -> Self {
+        Self(Arc::new(Inner {
+            records,
+            made: OnceCell::new(),
+        }))
+    }
+
+    /// Which SQL is spoken, where there is a database.
+    pub(crate) fn dialect(&self) -> Option<Dialect> {
+        self.0.records.as_ref().map(Records::dialect)
+    }
+
+    /// The database, its tables made.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it does not answer.
+    pub(crate) async fn ready(&self) -> Result<&Records, Error> {
+        let records = self.0.records.as_ref().ok_or_else(no_tables)?;
+        let make = async { Ok(make_tables(records).await?) };
+        let made = timeout(PATIENCE, self.0.made.get_or_try_init(|| make));
+        made.await.unwrap_or_else(|_| Err(away()))?;
+        Ok(records)
+    }
+}
+
+fn no_tables() -> Error {
+    let message = "submissions can't be kept: this fleet has no database";
+    Error::new(Code::FailedPrecondition, "no_records", message).mend(
+        "write into the configuration file of each server:\n\
+         [records]\n\
+         url = \"mysql://hydrant@db.example.com:3306/hydrant\"\n\
+         password_file = \"/etc/hydrant/records.password\"",
+    )
+}
+
+fn away() -> Error {
+    let message = "the database does not answer";
+    Error::new(Code::Unavailable, "records_unavailable", message)
+        .mend("try again later under the same Correlation-Id")
+}
