@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod context;
 mod discovery;
+mod duty;
 mod election;
 mod lease;
 mod lock;
@@ -24,6 +25,7 @@ pub use client::{Call, Hydrant};
 pub use config::Config;
 pub use context::Context;
 pub use discovery::{InstanceChange, InstanceWatch};
+pub use duty::{Duty, Term, turns};
 pub use election::{Leader, Leadership, Observation};
 pub use hydrant_contracts::{
     Caller, Code, CorrelationId, Endpoint, Error, Fault, Identity, Instance, InstanceId,

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use hydrant_records::{RecordsError, Sql, Transaction, params, transaction};
-use hydrant_sdk::Error;
+use hydrant_sdk::{Duty, Error, Term, turns};
 
 use super::observe::Observations;
 use crate::compiled::Compiled;
-use crate::service::lead::{Duty, Term, turns};
 use crate::service::lock_head;
 
 /// How often the leader looks whether something is due.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use hydrant_sdk::{Code, Error};
+use hydrant_sdk::{Code, Duty, Error, Term, turns};
 use serde_json::{Map, Value, json};
 
 use super::allocation::Allocation;
@@ -16,7 +16,6 @@ use super::observe::Observations;
 use crate::alarms::Alarms;
 use crate::compiled::Compiled;
 use crate::documents::{DocumentId, Kind};
-use crate::service::lead::{Duty, Term, turns};
 use crate::service::{Desk, Edit, Refused};
 
 /// How often experiments are looked at.

@@ -15,7 +15,7 @@ mod tables;
 use std::sync::Arc;
 
 use hydrant_runtime::Clock;
-use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
+use hydrant_sdk::{Code, Duty, Error, Hydrant, Service, Tier};
 
 use crate::VERSION;
 use crate::alarms::Alarms;
@@ -27,7 +27,6 @@ use crate::experiments;
 use crate::operations::{self, OperationsDesk, OwnReports, Watch};
 use crate::sources::{Fetcher, Poller, SOURCES, Sources};
 pub(crate) use desk::{Desk, Edit};
-use lead::Duty;
 use publish::Publisher;
 use published::Published;
 pub(crate) use refused::Refused;
@@ -94,7 +93,7 @@ pub async fn run_service() -> Result<(), Error> {
     if demo::is_wanted() {
         duties.push(Arc::new(Bring(content.clone())));
     }
-    let leading = lead::lead_again_and_again(hydrant.clone(), duties);
+    let leading = hydrant.clone().lead_again_and_again(lead::ELECTION, duties);
     let service = answers::serve(Service::new(Tier::Service, "mobile", VERSION)?, &desk);
     let service = configuration::serve(service, &desk);
     let service = content.join(experiments::serve(service, &observations));

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use hydrant_sdk::{Code, Error, State};
+use hydrant_sdk::{Code, Duty, Error, State, Term};
 use tokio::time::Instant;
 
 use crate::bundle::{Bundle, KEY};
 use crate::content;
 use crate::service::Desk;
-use crate::service::lead::{Duty, Term, is_lost};
+use crate::service::lead::is_lost;
 
 /// How often the tables are looked at when nobody has told of a new revision.
 const LOOK: Duration = Duration::from_millis(500);

@@ -3,13 +3,13 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use hydrant_runtime::Clock;
-use hydrant_sdk::{Error, Leadership, State};
+use hydrant_sdk::{Duty, Error, Leadership, State, Term, turns};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::alarms::Alarms;
 use crate::service::Desk;
-use crate::service::lead::{Duty, Term, is_lost, turns};
+use crate::service::lead::is_lost;
 use crate::sources::board::{Board, POLLS, Polls};
 use crate::sources::keep::{self, Goods};
 use crate::sources::snapshot::{Declared, Outcome, SOURCE, Validator};

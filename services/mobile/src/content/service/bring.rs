@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use hydrant_sdk::Error;
+use hydrant_sdk::{Duty, Error, Term};
 
 use super::ContentDesk;
 use crate::demo;
-use crate::service::lead::{Duty, Term};
 
 /// How long the leader waits after the store has failed.
 const PAUSE: Duration = Duration::from_secs(5);
