@@ -7,6 +7,7 @@
 //! first, which gives the reference number, then to the others.
 
 mod api;
+mod client;
 mod demo;
 mod forms;
 mod receipt;

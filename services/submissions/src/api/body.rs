@@ -66,7 +66,8 @@ fn too_slow() -> Refusal {
 
 fn broken_off() -> Refusal {
     let message = "the body broke off";
-    Error::new(Code::InvalidArgument, "broken_off", message)
-        .mend("send it again under the same Correlation-Id")
-        .into()
+    let mut error = Error::new(Code::InvalidArgument, "broken_off", message)
+        .mend("send it again under the same Correlation-Id");
+    error.retryable = true;
+    error.into()
 }

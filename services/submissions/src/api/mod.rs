@@ -4,6 +4,7 @@
 //! - `POST /v1/submissions/{id}/submit`: closes it, and waits a while for the reference.
 //! - `GET /v1/submissions/{id}`, `…/events`, `…/receipt`: how it stands.
 //! - `GET /v1/forms`: what may be sent.
+//! - `GET /` and `/client/…`: the form page and the browser library.
 
 mod accept;
 mod body;
@@ -20,6 +21,7 @@ use axum::routing::{get, post};
 use hydrant_sdk::{Code, Error, Hydrant, Problem, Service, Tier, Transport};
 
 use crate::VERSION;
+use crate::client;
 use crate::forms::Forms;
 use crate::proto::SubmissionsClient;
 
@@ -64,6 +66,7 @@ fn routes(front: Front) -> Router {
         .route("/v1/submissions/{id}/submit", post(submit::submit))
         .route("/v1/submissions/{id}/events", get(follow::events))
         .route("/v1/submissions/{id}/receipt", get(follow::receipt))
+        .merge(client::routes())
         .fallback(|| async { Problem(no_such_page()) })
         .method_not_allowed_fallback(|| async { Problem(no_such_method()).with_status(METHOD) })
         .with_state(front)
