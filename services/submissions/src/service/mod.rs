@@ -97,3 +97,6 @@ pub(crate) fn unknown(id: &str) -> Error {
     Error::new(Code::NotFound, "unknown_submission", message)
         .mend("send it with `POST /api/submissions/v1/submissions` and this Correlation-Id")
 }
+
+#[cfg(test)]
+mod tests;
