@@ -8,6 +8,7 @@
 
 mod api;
 mod client;
+mod audit;
 mod demo;
 mod forms;
 mod receipt;

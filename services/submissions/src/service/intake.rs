@@ -44,7 +44,7 @@ const COLUMNS: [&str; 13] = [
 
 /// Where submissions come in. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Intake {
+pub(crate) struct Intake {
     desk: Desk,
     queue: mpsc::Sender<Waiting>,
 }
@@ -78,7 +78,7 @@ struct Kept {
 
 impl Intake {
     /// An intake, and the work behind it, which runs as long as the service does.
-    pub(super) fn new(desk: &Desk) -> (Self, BoxFuture<'static, Result<(), Error>>) {
+    pub(crate) fn new(desk: &Desk) -> (Self, BoxFuture<'static, Result<(), Error>>) {
         let (sender, queue) = mpsc::channel(WAITING);
         let queue = Arc::new(Mutex::new(queue));
         let writers = match desk.tables.dialect() {
@@ -103,7 +103,7 @@ impl Intake {
     /// # Errors
     ///
     /// If it is not one, another content is there under its id, too many wait, or the database does not answer.
-    pub(super) async fn accept(&self, request: AcceptRequest) -> Result<AcceptResponse, Error> {
+    pub(crate) async fn accept(&self, request: AcceptRequest) -> Result<AcceptResponse, Error> {
         let one = New::checked(&self.desk, request)?;
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { one, answer };

@@ -13,6 +13,7 @@ use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 
 use crate::VERSION;
+use crate::audit;
 use crate::forms::Forms;
 use crate::proto::{
     AcceptRequest, AcceptResponse, GetReceiptRequest, GetRequest, Receipt, SUBMISSIONS_ACCEPT_SPEC,
@@ -21,8 +22,11 @@ use crate::proto::{
 };
 use intake::Intake;
 use status::Changes;
-use tables::Tables;
+pub(crate) use tables::Tables;
 pub use tables::make_tables;
+
+/// The election that decides which process does what only one does.
+const ELECTION: &str = "keeper";
 
 /// What everything here works with. Cheap to clone.
 #[derive(Clone)]
@@ -50,9 +54,13 @@ pub async fn run_service() -> Result<(), Error> {
         changes: Changes::default(),
     };
     let (intake, writing) = Intake::new(&desk);
+    let duties = vec![audit::duty(&desk.tables)];
+    let leading = hydrant.clone().lead_again_and_again(ELECTION, duties);
     let service = Service::new(Tier::Service, "submissions", VERSION)?;
+    let service = audit::serve(service, &desk.tables);
     serve(service, &desk, &intake)
         .alongside(writing)
+        .alongside(leading)
         .run_on(hydrant)
         .await
 }
@@ -98,5 +106,7 @@ pub(crate) fn unknown(id: &str) -> Error {
         .mend("send it with `POST /api/submissions/v1/submissions` and this Correlation-Id")
 }
 
+#[cfg(test)]
+pub(crate) mod office;
 #[cfg(test)]
 mod tests;

@@ -1,101 +1,10 @@
 use std::collections::HashSet;
 
-use hydrant_harness::mariadb::{DATABASE, MariaDb, Options};
-use hydrant_records::{Config, Records, params, read};
-use serde_json::json;
-use uuid::Uuid;
+use hydrant_records::{Config, params};
 
+use super::office::{Office, new_id, on_each_database, sent};
 use super::*;
-use crate::proto::Origin;
 use crate::receipt;
-
-/// Processes of the service on one database.
-struct Office {
-    records: Records,
-    desks: Vec<(Desk, Intake)>,
-    _folder: tempfile::TempDir,
-}
-
-impl Office {
-    fn on(config: &Config) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let forms = crate::install_demo(folder.path()).unwrap();
-        let desks = (0..2).map(|_| {
-            let desk = Desk {
-                tables: Tables::of(Some(Records::open(config.clone()))),
-                forms: Arc::new(Forms::load(&forms, Some("http://host")).unwrap()),
-                clock: Clock::system(),
-                changes: Changes::default(),
-            };
-            let (intake, writing) = Intake::new(&desk);
-            tokio::spawn(writing);
-            (desk, intake)
-        });
-        Self {
-            records: Records::open(config.clone()),
-            desks: desks.collect(),
-            _folder: folder,
-        }
-    }
-
-    async fn count(&self, sql: &'static str) -> i64 {
-        make_tables(&self.records).await.unwrap();
-        let rows = read!(self.records, |tx| tx.query(sql, &[]).await);
-        rows.map_err(|error: hydrant_records::RecordsError| error)
-            .unwrap()[0]
-            .get(0)
-            .unwrap()
-    }
-
-    async fn submit(&self, id: &str) -> Result<Status, Error> {
-        let request = SubmitRequest {
-            id: id.into(),
-            ..Default::default()
-        };
-        submit::submit(&self.desks[0].0, &request).await
-    }
-}
-
-/// Does something on a new SQLite, and on a new MariaDB where there is one.
-macro_rules! on_each_database {
-    ($name:ident, $mariadb:ident, $work:path) => {
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
-            let folder = tempfile::tempdir().unwrap();
-            let url = format!("sqlite:{}", folder.path().join("records.db").display());
-            $work(&Office::on(&Config::new(&url).unwrap())).await;
-        }
-
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $mariadb() {
-            let server = match MariaDb::start(Options::default()) {
-                Ok(server) => server,
-                Err(missing) => return hydrant_harness::skipped(&missing),
-            };
-            let mut config = Config::new(&server.url(DATABASE)).unwrap();
-            config.password_file = Some(server.password_file());
-            $work(&Office::on(&config)).await;
-        }
-    };
-}
-
-fn sent(id: &str, name: &str) -> AcceptRequest {
-    AcceptRequest {
-        id: id.into(),
-        form: "demo".into(),
-        fields: json!({ "name": name }).to_string(),
-        origin: Origin {
-            store: "store-7".into(),
-            ..Default::default()
-        }
-        .into(),
-        ..Default::default()
-    }
-}
-
-fn new_id() -> String {
-    Uuid::new_v4().to_string()
-}
 
 on_each_database!(
     a_repeat_has_the_same_answer_and_another_content_is_refused,
