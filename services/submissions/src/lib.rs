@@ -7,8 +7,8 @@
 //! first, which gives the reference number, then to the others.
 
 mod api;
-mod client;
 mod audit;
+mod client;
 mod demo;
 mod forms;
 mod receipt;

@@ -43,9 +43,8 @@ pub(super) async fn list(
         _ => OF_SUBMISSION,
     };
     let params = params(request, limit + 1);
-    let rows = read!(records, |tx| {
-        Ok::<_, RecordsError>(tx.query(select, &params).await?)
-    })?;
+    let rows: Result<_, RecordsError> = read!(records, |tx| tx.query(select, &params).await);
+    let rows = rows?;
     let more = rows.len() as i64 > limit;
     let rows = rows.iter().take(limit as usize);
     Ok(ListEventsResponse {

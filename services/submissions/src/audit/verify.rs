@@ -118,9 +118,9 @@ pub(super) async fn receipts(
     let select = "SELECT s.id, s.hops, s.hop_hash, h.number, h.kind, h.at_ms, h.record, h.hash \
                   FROM (SELECT id, hops, hop_hash FROM submissions WHERE id > ? ORDER BY id LIMIT ?) \
                   AS s LEFT JOIN submission_hops h ON h.submission = s.id ORDER BY s.id, h.number";
-    let rows = read!(records, |tx| {
-        Ok::<_, RecordsError>(tx.query(select, &params![&request.after, limit]).await?)
-    })?;
+    let params = params![&request.after, limit];
+    let rows: Result<_, RecordsError> = read!(records, |tx| tx.query(select, &params).await);
+    let rows = rows?;
     let mut answer = VerifyReceiptsResponse::default();
     let mut submissions = 0;
     let mut rest = &rows[..];

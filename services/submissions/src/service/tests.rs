@@ -42,7 +42,11 @@ async fn races(office: &Office) {
         let (_, intake) = office.desks[number % 2].clone();
         let id = ids[number % ids.len()].clone();
         // A few send another content, and may be the first.
-        let name = if number % 7 == 0 { "Bob" } else { "Ada" };
+        let name = if number.is_multiple_of(7) {
+            "Bob"
+        } else {
+            "Ada"
+        };
         tokio::spawn(async move { (id.clone(), name, intake.accept(sent(&id, name)).await) })
     });
     let answers = futures::future::join_all(racing).await;
