@@ -15,6 +15,9 @@ use crate::failure::{Result, wrong};
 /// How long a node may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a call of another service may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -126,6 +129,25 @@ impl Api {
 
     pub(crate) fn node(&self) -> NodeClient<HttpClient> {
         NodeClient::new(self.transport.clone(), self.config.clone())
+    }
+
+    /// A generated client of another service, as `api.service("service/submissions", AuditClient::new)`, with the
+    /// rights of who asks.
+    pub(crate) fn service<C>(
+        &self,
+        service: &str,
+        make: impl FnOnce(HttpClient, ClientConfig) -> C,
+    ) -> C {
+        let uri = format!("{}/{service}", self.url.trim_end_matches('/'));
+        let uri = uri.parse().expect("the node was reached by it");
+        let mut config = ClientConfig::new(uri)
+            .json()
+            .with_default_timeout(PATIENCE)
+            .with_default_max_message_size(MAX_ANSWER);
+        if let Some(token) = &self.token {
+            config = config.with_default_header(header::TOKEN, token.as_str());
+        }
+        make(self.transport.clone(), config)
     }
 
     pub(crate) fn registry(&self) -> RegistryClient<HttpClient> {

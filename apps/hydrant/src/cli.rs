@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use crate::commands::audit::AuditArgs;
 use crate::commands::mobile::MobileArgs;
+use crate::commands::receipt::ReceiptArgs;
 use crate::commands::run::RunArgs;
 use crate::config::Listen;
 
@@ -75,6 +77,10 @@ pub(crate) enum Command {
     State(StateArgs),
     /// Flags, configuration, content and experiments of mobile apps
     Mobile(Box<MobileArgs>),
+    /// What happened to submissions: events, the report of a day, whether the record is whole
+    Audit(AuditArgs),
+    /// Check the receipt of a submission, offline
+    Receipt(ReceiptArgs),
     /// Make the certificates and keys that a fleet of several servers needs
     Ca(CaArgs),
     /// Carry what a node keeps to the engines of a fleet

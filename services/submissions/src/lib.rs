@@ -17,6 +17,7 @@ mod service;
 pub use api::run_api;
 pub use demo::install_demo;
 pub use forms::FORMS;
+pub use receipt::{CheckedHop, CheckedReceipt, check_receipt};
 pub use service::{make_tables, run_service};
 
 /// The messages and services of `service/submissions`, package `hydrant.submissions.v1`.

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod audit;
 mod builtin;
 mod ca;
 mod call;
@@ -11,6 +12,7 @@ mod list;
 mod logs;
 pub(crate) mod mobile;
 mod node;
+pub(crate) mod receipt;
 pub(crate) mod run;
 mod scale;
 mod serve;
@@ -41,6 +43,8 @@ pub(crate) async fn dispatch(cli: Cli, output: &Output) -> Result<()> {
         Command::Token(args) => token::run(global, &args, output).await,
         Command::State(args) => state::run(global, &args, output).await,
         Command::Mobile(args) => mobile::run(global, &args, output).await,
+        Command::Audit(args) => audit::run(global, &args, output).await,
+        Command::Receipt(args) => receipt::run(&args, output),
         Command::Ca(args) => ca::run(args.command, output),
         Command::Data(args) => match args.command {
             DataCommand::Copy(args) => data_copy::run(&args, output).await,
