@@ -54,6 +54,11 @@ fn write_a_service() {
 }
 
 #[test]
+fn submissions() {
+    check("docs/guide/submissions.md", &[]);
+}
+
+#[test]
 fn coordinate() {
     if are_built() {
         check("docs/guide/coordinate.md", &[]);

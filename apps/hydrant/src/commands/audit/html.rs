@@ -16,8 +16,8 @@ h1{font-size:1.4rem}p.sum{font-size:1.1rem}
 svg{width:100%;height:auto;border-bottom:1px solid var(--line)}
 .ok{fill:var(--ok)}.bad{fill:var(--bad)}.wait{fill:var(--wait)}svg text{fill:currentColor;font-size:11px}
 .key span{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 1em}
-table{border-collapse:collapse;width:100%;margin-top:1.5rem;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid var(--line)}
+table{border-collapse:collapse;width:100%;font-size:.92rem;margin-top:1.5rem;font-variant-numeric:tabular-nums}
+th,td{padding:.3rem .45rem;text-align:right;border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{text-align:left}td.failed{color:var(--bad);font-weight:600}
 div.wide{overflow-x:auto}
 ";
@@ -66,7 +66,7 @@ fn chart(hours: &[HourDay]) -> String {
             );
         }
     }
-    let named = (0..HOURS).step_by(6);
+    let named = (0..24).step_by(6);
     let names = named.map(|hour| {
         format!(
             "<text x=\"{}\" y=\"{}\">{hour}:00</text>",

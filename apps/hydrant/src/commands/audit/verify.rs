@@ -155,9 +155,9 @@ fn goes_round() -> Error {
 
 fn page(seen: &Seen, output: &Output) -> Result<()> {
     output.text(&format!(
-        "{}, {} as they were written\n",
-        count(seen.seals, "event is", "events are"),
-        count(seen.receipts, "receipt", "receipts"),
+        "{} and {} as they were written\n",
+        count(seen.seals, "event", "events"),
+        count(seen.receipts, "receipt are", "receipts are"),
     ))?;
     if seen.unsealed > 0 {
         output.text(&format!(
