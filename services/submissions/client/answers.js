@@ -1,7 +1,10 @@
 // What an answer means for the submission that it is about: go on, try later, or ask a human.
 
 /** Statuses that say the same however often one asks, when the service itself says them. */
-const FINAL = new Set([400, 404, 405, 410, 411, 413, 415, 422]);
+const FINAL = new Set([400, 403, 404, 405, 410, 411, 413, 415, 422]);
+
+/** It was closed by an attempt whose answer was lost, and the next one sees that. */
+const CLOSED = "submission_closed";
 
 /** Reasons of the node on the way: the service has not seen the request, and may come back. */
 const ON_THE_WAY = new Set([
@@ -68,7 +71,8 @@ export async function read(response) {
 export function judge({ status, headers, body }) {
   const isOurs = typeof body?.reason === "string" && !ON_THE_WAY.has(body.reason);
   const problem = words(status, body);
-  if (isOurs && FINAL.has(status) && body.retryable !== true) return new Refused(problem);
+  const isFinal = FINAL.has(status) && body?.retryable !== true && body?.reason !== CLOSED;
+  if (isOurs && isFinal) return new Refused(problem);
   const wait = retryAfter(headers.get("retry-after"));
   const everybody = NOBODY_SERVES.has(status) || (!isOurs && status < 500);
   return new Later(problem, { wait, everybody });

@@ -122,7 +122,10 @@ export class Queue {
   dropDraft(form: string): Promise<void>;
   /** The forms of the service; without a connection those that it had last. */
   forms(): Promise<Form[]>;
-  /** Room in bytes, and whether the browser has promised to keep what is here. */
+  /**
+   * Room in bytes, as far as the browser tells: Chromium always says that there are 10 GiB more. And whether it has
+   * promised to keep what is here.
+   */
   storage(): Promise<{ usage?: number; quota?: number; persisted: boolean }>;
   close(): void;
 }

@@ -78,7 +78,8 @@ export class Queue {
     const { signal } = this.#abort;
     const wake = () => setTimeout(() => this.#wake(), Math.random() * SPREAD);
     globalThis.addEventListener("online", wake, { signal });
-    globalThis.document?.addEventListener("visibilitychange", () => document.hidden || wake(), { signal });
+    const turned = () => (document.hidden ? this.#handOver() : wake());
+    globalThis.document?.addEventListener("visibilitychange", turned, { signal });
     this.#wake();
   }
 
@@ -320,6 +321,12 @@ export class Queue {
     if (this.#askedToPersist) return;
     this.#askedToPersist = true;
     globalThis.navigator?.storage?.persist?.().catch(() => {});
+  }
+
+  /** The page may be closed next, with something left. */
+  async #handOver() {
+    const all = await this.#store.list().catch(() => []);
+    if (all.some((one) => one.state === "waiting")) await this.#askWorker();
   }
 
   /** A service worker, where the page has one, sends when the page is closed. */

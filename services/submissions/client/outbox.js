@@ -152,7 +152,8 @@ function words(problem, retryAt) {
   return words.join(" ");
 }
 
-function sentence(text) {
+/** A text that stands alone: with a capital and a full stop. */
+export function sentence(text) {
   const begun = text[0].toUpperCase() + text.slice(1);
   return /[.!?…]$/.test(begun) ? begun : `${begun}.`;
 }

@@ -2,7 +2,7 @@
 
 import { Removed, StorageFull, open } from "./hydrant-submissions.js";
 import { SchemaForm, element } from "./form.js";
-import { Outbox, bytes, trouble } from "./outbox.js";
+import { Outbox, bytes, sentence, trouble } from "./outbox.js";
 import { isAllowed } from "./schema.js";
 
 const BASE = new URL("..", import.meta.url);
@@ -20,6 +20,8 @@ class Page {
   /** Something was typed that is not being written yet. */
   #isTyped = false;
   #writing = null;
+  /** The one that was sent last: its user waits for the reference. */
+  #last = null;
   #outbox = new Outbox({ unsent: $("unsent"), sent: $("sent") }, (action, id) => this.#act(action, id));
 
   async start() {
@@ -31,6 +33,15 @@ class Page {
     this.#listen();
     this.#forms = await this.#queue.forms();
     this.#offer();
+  }
+
+  /** What its user waits for, once it is there. */
+  #tellLast(list) {
+    const last = list.find((one) => one.id === this.#last);
+    if (!last || !(last.reference || last.there === "delivered" || last.state === "failed")) return;
+    this.#last = null;
+    if (last.state === "sent") say(last.reference ? `It is sent. The reference is ${last.reference}.` : "It is sent and delivered.");
+    else say("");
   }
 
   #listen() {
@@ -130,12 +141,13 @@ class Page {
   }
 
   #keepFiles() {
+    alarm("");
     return this.#keep({ files: this.#files });
   }
 
   #keep(draft) {
     const kept = this.#queue.keepDraft(this.#current.name, draft);
-    return kept.then(() => alarm(""), (error) => alarm(unkept(error)));
+    return kept.catch((error) => alarm(unkept(error)));
   }
 
   async #send() {
@@ -148,7 +160,7 @@ class Page {
     try {
       // What is still being written of the draft must not come after the draft is gone.
       await this.#settled();
-      await this.#queue.add({ form: name, fields: this.#inputs.value, files });
+      this.#last = await this.#queue.add({ form: name, fields: this.#inputs.value, files });
       alarm("");
       this.#fill({ fields: {}, files: [] });
       say(navigator.onLine ? "It is kept on this device and on its way." : "It is kept on this device, and sent when there is a connection.");
@@ -165,6 +177,7 @@ class Page {
     await this.#settled();
     await this.#queue.dropDraft(this.#current.name);
     this.#fill({ fields: {}, files: [] });
+    alarm("");
     say("");
   }
 
@@ -217,6 +230,7 @@ class Page {
 
   async #show(list) {
     this.#outbox.show(list);
+    this.#tellLast(list);
     const waiting = list.filter((one) => ["waiting", "sending"].includes(one.state));
     const count = list.filter((one) => one.state !== "sent").length;
     $("none").hidden = count > 0;
@@ -226,14 +240,16 @@ class Page {
     $("unsent-title").textContent = count > 0 ? `Not sent yet (${count})` : "Not sent yet";
     document.title = count > 0 ? `(${count}) Submissions` : "Submissions";
     navigator.setAppBadge?.(count).catch(() => {});
-    $("storage").textContent = await this.#room();
+    $("storage").textContent = await this.#promise();
   }
 
-  async #room() {
-    const { usage, quota, persisted } = await this.#queue.storage();
-    const kept = persisted ? "The browser has promised to keep it." : "The browser may clear it when the device runs out of room.";
-    const room = quota ? `Room for ${bytes(Math.max(quota - usage, 0))} more on this device. ${kept}` : "";
-    return isSecureContext ? room : `${room} Without HTTPS this page can't be opened without a connection.`;
+  /** How much room there is, browsers don't tell truly any more; whether they keep what is here, they do. */
+  async #promise() {
+    const { persisted } = await this.#queue.storage();
+    const kept = persisted
+      ? "The browser has promised to keep all this."
+      : "The browser may clear all this when the device runs out of room. It promises not to when the page is installed.";
+    return isSecureContext ? kept : `${kept} Without HTTPS this page can't be opened without a connection.`;
   }
 }
 
@@ -258,8 +274,9 @@ function kind(pattern) {
 }
 
 function unkept(error) {
-  if (error instanceof StorageFull) return `${error.message}. Nothing of it was kept: free some room, or attach less.`;
-  return `It could not be kept on this device: ${error?.message ?? error}`;
+  const here = "What you have entered is still here, in the form, until you leave this page.";
+  if (error instanceof StorageFull) return `${sentence(error.message)} Free some room, or attach less. ${here}`;
+  return `It can't be kept on this device: ${sentence(String(error?.message ?? error))} ${here}`;
 }
 
 function say(text) {

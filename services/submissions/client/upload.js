@@ -72,7 +72,9 @@ async function upload(id, key, way) {
   for (let corrections = 0; file.offset < file.size; ) {
     const answer = await patch(id, file, blob, way);
     if (answer.status === 204) {
+      const before = file.offset;
       file = await moved(file, answer, way);
+      if (file.offset <= before) throw new Later({ title: `the upload of ${file.name} does not move` });
       corrections = 0;
     } else if ([409, 460].includes(answer.status) && corrections < CORRECTIONS) {
       // Another offset than we thought, or bytes that were damaged on the way: the server knows how far it is.

@@ -81,6 +81,11 @@ fn mobile() {
 }
 
 #[test]
+fn submissions_client() {
+    check("docs/guide/submissions-client.md", &[]);
+}
+
+#[test]
 fn experiments() {
     check("docs/guide/experiments.md", &["diff", "seq", "sed"]);
 }

@@ -90,6 +90,9 @@ test("an upload that nobody knows is taken away before it is submitted", async (
   await assert.rejects(deliver(made.way()), Later);
   const { uploads } = service.submissions.get(made.one.id);
   uploads.set("stray", { id: "stray", name: "other", size: 9, bytes: Buffer.alloc(3) });
+  // One like ours, with something in it that is not ours.
+  uploads.delete("u1");
+  uploads.set("like", { id: "like", name: "f0.bin", size: 10, bytes: Buffer.alloc(3, 9) });
   service.before = () => null;
   await deliver(made.way());
   assert.deepEqual(arrived(service, made.one.id).files, [["f0.bin", 10, true]]);
@@ -106,6 +109,41 @@ test("a chunk that was damaged on the way is sent again", async () => {
   await deliver(made.way());
   assert.ok(damaged >= 3);
   assert.deepEqual(arrived(service, made.one.id).files, [["f0.bin", 1000, true]]);
+});
+
+test("a file that was whole and that the service has lost is sent again", async () => {
+  const service = new FakeService();
+  const made = submission(service, [10, 20]);
+  service.before = (line) => (line.endsWith("/submit") ? problem(503, "no_instance") : null);
+  await assert.rejects(deliver(made.way()), Later);
+  service.submissions.get(made.one.id).uploads.delete("u1");
+  service.before = () => null;
+  await deliver(made.way());
+  assert.deepEqual(arrived(service, made.one.id).files.sort(), [["f0.bin", 10, true], ["f1.bin", 20, true]]);
+});
+
+test("where the service has less than we thought, it goes on from there at once", async () => {
+  const service = new FakeService();
+  const made = submission(service, [9_000_000]);
+  let patches = 0;
+  service.before = (line) => {
+    if (line.startsWith("PATCH") && (patches += 1) === 2) {
+      const file = service.submissions.get(made.one.id).uploads.get("u1");
+      file.bytes = file.bytes.subarray(0, 1000);
+    }
+    return null;
+  };
+  await deliver(made.way());
+  assert.ok(service.calls.some((line) => line.startsWith("HEAD")));
+  assert.deepEqual(arrived(service, made.one.id).files, [["f0.bin", 9_000_000, true]]);
+});
+
+test("a service that takes no bytes is not asked without end", async () => {
+  const service = new FakeService();
+  const made = submission(service, [10]);
+  const nothing = { status: 204, headers: { "upload-offset": "0" } };
+  service.before = (line) => (line.startsWith("PATCH") ? new Response(null, nothing) : null);
+  await assert.rejects(deliver(made.way()), Later);
 });
 
 test("an upload that has expired begins anew", async () => {
@@ -142,7 +180,7 @@ test("one that stays unknown is a human's in the end", async () => {
 });
 
 test("what the service refuses is not tried again, and its words are kept", async () => {
-  for (const [status, reason] of [[422, "fields_invalid"], [413, "too_large"], [400, "invalid_json"]]) {
+  for (const [status, reason] of [[422, "fields_invalid"], [413, "too_large"], [400, "broken_json"], [403, "no_attachments"]]) {
     const service = new FakeService();
     const errors = [{ pointer: "/name", message: "is missing" }];
     service.before = () => problem(status, reason, { errors, mend: "give it a name" });
@@ -155,9 +193,11 @@ test("what the service refuses is not tried again, and its words are kept", asyn
 });
 
 test("in progress, too many and away are later, as long as the server says", async () => {
-  for (const [status, everybody] of [[409, false], [429, true], [503, true], [500, false]]) {
+  const answers = [[409, false], [429, true], [503, true], [500, false], [400, false], [403, false]];
+  for (const [status, everybody] of answers) {
     const service = new FakeService();
-    service.before = () => problem(status, "in_progress", {}, { "retry-after": "7" });
+    const reason = status === 403 ? "submission_closed" : "in_progress";
+    service.before = () => problem(status, reason, { retryable: status !== 403 }, { "retry-after": "7" });
     await assert.rejects(deliver(submission(service).way()), (error) => {
       assert.ok(error instanceof Later, `${status}`);
       assert.deepEqual([error.wait, error.everybody], [7000, everybody], `${status}`);
@@ -178,7 +218,9 @@ test("nobody on the way ends a submission", async () => {
   for (const answer of answers) {
     const service = new FakeService();
     service.before = answer;
-    await assert.rejects(deliver(submission(service).way()), Later);
+    const made = submission(service);
+    await assert.rejects(deliver(made.way()), Later);
+    assert.equal(made.one.acceptedAt, undefined);
   }
 });
 

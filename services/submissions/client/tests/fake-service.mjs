@@ -59,7 +59,7 @@ export class FakeService {
   }
 
   #create(one, headers) {
-    if (one.state !== "open") return problem(409, "submission_closed");
+    if (one.state !== "open") return problem(403, "submission_closed");
     const id = `u${(this.#uploads += 1)}`;
     const named = headers.get("upload-metadata").split(",").map((pair) => pair.split(" "));
     const name = Buffer.from(Object.fromEntries(named).filename, "base64").toString();
@@ -69,7 +69,7 @@ export class FakeService {
   }
 
   async #patch(one, file, headers, body) {
-    if (one.state !== "open") return problem(409, "submission_closed");
+    if (one.state !== "open") return problem(403, "submission_closed");
     if (Number(headers.get("upload-offset")) !== file.bytes.length) return problem(409, "wrong_offset");
     const [name, expected] = (headers.get("upload-checksum") ?? "").split(" ");
     const hash = expected && Buffer.from(await crypto.subtle.digest(name.replace("sha", "SHA-"), body)).toString("base64");
