@@ -76,6 +76,9 @@ impl Node {
             engines: engines.clone(),
             traffic: traffic.clone(),
             supervision: supervised.clone(),
+            expected: (config.services.iter())
+                .map(|service| service.id.clone())
+                .collect(),
             router_ports: [Some(public), Some(local), peer]
                 .iter()
                 .flatten()

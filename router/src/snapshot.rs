@@ -74,10 +74,15 @@ impl Snapshot {
     pub fn next(&self, table: &Table, now: Moment) -> Self {
         let (workers, probes) = (self.shared.workers, &self.shared.probes);
         let fleet = self.fleet.next(table, workers, probes);
-        let touched = match fleet.is(&self.fleet) {
+        let mut touched = match fleet.is(&self.fleet) {
             true => self.touched(&table.instances),
             false => self.all(&table.instances),
         };
+        for id in table.expected.iter() {
+            if self.service(id).is_none() {
+                touched.entry(id).or_default();
+            }
+        }
         let mut next = Self {
             instances: table.instances.clone(),
             services: self.services.clone(),
@@ -90,7 +95,7 @@ impl Snapshot {
         for (id, instances) in touched {
             next.put_service(id, instances, now);
         }
-        next.forget_services(now);
+        next.forget_services(&table.expected, now);
         next.nodes = next.nodes_of_others(&self.nodes);
         next
     }
@@ -247,11 +252,12 @@ impl Snapshot {
         }
     }
 
-    fn forget_services(&mut self, now: Moment) {
+    fn forget_services(&mut self, expected: &[ServiceId], now: Moment) {
         let is_over = |since: Moment| now.since(since) >= REMEMBERED;
         let forgotten: Vec<_> = self
             .services()
             .filter(|service| service.gone_since().is_some_and(is_over))
+            .filter(|service| !expected.contains(&service.id))
             .cloned()
             .collect();
         for service in forgotten {

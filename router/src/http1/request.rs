@@ -194,6 +194,7 @@ mod tests {
         let table = Table {
             own: "one".parse().unwrap(),
             servers: vec![Arc::new(server)],
+            expected: Arc::default(),
             instances: vec![
                 instance("cuts", "one", true),
                 instance("keeps", "one", false),

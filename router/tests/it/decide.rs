@@ -701,3 +701,21 @@ fn statistics_add_up_and_prometheus_can_read_them() {
         assert!(value.parse::<f64>().is_ok(), "{line}");
     }
 }
+
+/// A client that hears of no service gives up; one that hears that none is ready asks again.
+#[test]
+fn a_service_that_is_expected_is_not_ready_rather_than_unknown() {
+    let id: ServiceId = "api/late".parse().unwrap();
+    let mut table = Table::of_one_server(&[]);
+    let asked_for = |table: &Table, later: Duration| {
+        let now = Moment::now();
+        let next = Snapshot::empty(1)
+            .next(table, now)
+            .next(table, now.after(later));
+        where_to(&next, Listener::Public, &Caller::Outside, "/api/late/v1/x")
+    };
+    assert_eq!(asked_for(&table, Duration::ZERO), "no_such_service");
+    table.expected = [id].into();
+    assert_eq!(asked_for(&table, Duration::ZERO), "no_instance");
+    assert_eq!(asked_for(&table, Duration::from_secs(3600)), "no_instance");
+}

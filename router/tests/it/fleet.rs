@@ -166,6 +166,7 @@ pub fn publish(node: &Node, servers: &[Arc<Server>], instances: &[Instance]) {
     node.router.publish(&Table {
         own: node.name.parse().unwrap(),
         servers: servers.to_vec(),
+        expected: Arc::default(),
         instances: instances.iter().cloned().map(Arc::new).collect(),
     });
 }
