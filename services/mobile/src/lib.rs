@@ -31,7 +31,6 @@ mod views;
 pub use api::run_api;
 pub use content::copy::{ImagesCopy, ImagesFound};
 pub use content::edit as entry;
-pub use content::objects::Config as ObjectsConfig;
 pub use demo::{DEMO, install_demo};
 pub use experiments::set_members;
 pub use keys::NewKey;

@@ -7,6 +7,7 @@
 //! first, which gives the reference number, then to the others.
 
 mod api;
+mod attachments;
 mod audit;
 mod client;
 mod demo;

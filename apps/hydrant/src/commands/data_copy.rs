@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use hydrant_contracts::{Code, Error};
-use hydrant_mobile::{ImagesCopy, ImagesFound, ObjectsConfig};
+use hydrant_mobile::{ImagesCopy, ImagesFound};
+use hydrant_objects::Config as ObjectsConfig;
 use hydrant_ports::{EngineError, Key};
 use hydrant_records::{Config, TableState};
 use serde_json::{Map, Value, json};

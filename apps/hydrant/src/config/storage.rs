@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hydrant_mobile::ObjectsConfig;
+use hydrant_objects::Config as ObjectsConfig;
 use hydrant_records::Address;
 use serde::Deserialize;
 use toml::Spanned;
@@ -256,6 +256,7 @@ impl Objects {
         let text =
             |value: &Option<Spanned<String>>| value.as_ref().map(|one| one.get_ref().clone());
         ObjectsConfig {
+            name: None,
             url: self.url.get_ref().clone(),
             endpoint: text(&self.endpoint),
             region: text(&self.region),

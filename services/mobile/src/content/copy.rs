@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use hydrant_objects::Config;
 use hydrant_sdk::{Code, Error};
 
 use crate::content::images::store::Store;
-use crate::content::objects::Config;
 
 /// How many objects are under way at a time; each may have 20 MB.
 const AT_ONCE: usize = 4;
@@ -52,8 +52,8 @@ impl ImagesCopy {
     /// If a folder or credentials can't be used.
     pub fn open(from: &Config, to: &Config) -> Result<Self, Error> {
         Ok(Self {
-            from: from.open()?.frank(),
-            to: to.open()?.frank(),
+            from: Store::open(from)?.frank(),
+            to: Store::open(to)?.frank(),
         })
     }
 

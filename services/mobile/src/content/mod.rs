@@ -9,7 +9,6 @@ mod explain;
 mod image;
 pub(crate) mod images;
 pub(crate) mod locale;
-pub mod objects;
 mod ordered;
 pub(crate) mod preview;
 mod schedule;

@@ -14,13 +14,13 @@ mod tables;
 
 use std::sync::Arc;
 
+use hydrant_objects as objects;
 use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Duty, Error, Hydrant, Service, Tier};
 
 use crate::VERSION;
 use crate::alarms::Alarms;
 use crate::configuration;
-use crate::content::objects;
 use crate::content::service::{Bring, ContentDesk};
 use crate::demo;
 use crate::experiments;
@@ -48,7 +48,7 @@ pub async fn run_service() -> Result<(), Error> {
     let published = Published::new(Some(hydrant.clone()));
     let following = published.follow(&hydrant);
     let first = match demo::is_wanted() {
-        true => demo::documents(objects::Config::from_env().is_some()),
+        true => demo::documents(objects::Config::from_env(objects::NEAR).is_some()),
         false => Vec::new(),
     };
     let desk = Desk::new(Tables::from_env()?, published, Clock::system(), first);

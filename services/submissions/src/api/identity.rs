@@ -55,6 +55,19 @@ pub(super) fn of_path(id: &str) -> Result<String, Error> {
     })
 }
 
+/// The id of an upload, of a path.
+///
+/// # Errors
+///
+/// If it is no UUID.
+pub(super) fn of_upload(id: &str) -> Result<String, Error> {
+    parse(id).ok_or_else(|| {
+        let message = "the id of an upload is a UUID, and this is none";
+        Error::new(Code::NotFound, "unknown_upload", message)
+            .mend("take the URL from the header `Location` of the answer to the POST")
+    })
+}
+
 fn parse(text: &str) -> Option<String> {
     let is_hyphenated = text.len() == 36;
     let uuid = Uuid::try_parse(text).ok().filter(|_| is_hyphenated)?;

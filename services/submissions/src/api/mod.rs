@@ -3,10 +3,12 @@
 //! - `POST /v1/submissions`: takes one in.
 //! - `POST /v1/submissions/{id}/submit`: closes it, and waits a while for the reference.
 //! - `GET /v1/submissions/{id}`, `…/events`, `…/receipt`: how it stands.
+//! - `/v1/submissions/{id}/attachments`: tus.
 //! - `GET /v1/forms`: what may be sent.
 //! - `GET /` and `/client/…`: the form page and the browser library.
 
 mod accept;
+mod attachments;
 mod body;
 mod follow;
 mod identity;
@@ -35,6 +37,7 @@ pub(crate) struct Front(Arc<Inner>);
 struct Inner {
     forms: Forms,
     keeper: SubmissionsClient<Transport>,
+    uploads: attachments::Passage,
 }
 
 /// Runs `api/submissions` with the forms of the file that [`FORMS`](crate::FORMS) names.
@@ -48,6 +51,7 @@ pub async fn run_api() -> Result<(), Error> {
     let front = Front(Arc::new(Inner {
         forms: Forms::from_env(hydrant.config().public_url.as_deref())?,
         keeper: hydrant.client(KEEPER, SubmissionsClient::new)?,
+        uploads: attachments::Passage::new(hydrant.config()),
     }));
     Service::new(Tier::Api, "submissions", VERSION)?
         .http(routes(front))
@@ -66,6 +70,7 @@ fn routes(front: Front) -> Router {
         .route("/v1/submissions/{id}/submit", post(submit::submit))
         .route("/v1/submissions/{id}/events", get(follow::events))
         .route("/v1/submissions/{id}/receipt", get(follow::receipt))
+        .merge(attachments::routes())
         .merge(client::routes())
         .fallback(|| async { Problem(no_such_page()) })
         .method_not_allowed_fallback(|| async { Problem(no_such_method()).with_status(METHOD) })

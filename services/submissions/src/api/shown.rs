@@ -70,6 +70,7 @@ fn attachment(attachment: &Attachment) -> Value {
         "type": attachment.r#type,
         "size": attachment.size,
         "offset": attachment.offset,
+        "stored": attachment.stored,
     });
     if let Some(sha256) = &attachment.sha256 {
         shown["sha256"] = sha256.clone().into();

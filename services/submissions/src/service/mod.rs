@@ -1,6 +1,6 @@
 //! `service/submissions`: owns the tables and the object stores.
 
-mod events;
+pub(crate) mod events;
 mod hops;
 mod intake;
 mod status;
@@ -13,6 +13,7 @@ use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 
 use crate::VERSION;
+use crate::attachments::{Attachments, Sweep};
 use crate::audit;
 use crate::forms::Forms;
 use crate::proto::{
@@ -54,12 +55,15 @@ pub async fn run_service() -> Result<(), Error> {
         changes: Changes::default(),
     };
     let (intake, writing) = Intake::new(&desk);
-    let duties = vec![audit::duty(&desk.tables)];
+    let (attachments, receiving) = Attachments::from_env(&desk);
+    let duties = vec![audit::duty(&desk.tables), Sweep::duty(&attachments)];
     let leading = hydrant.clone().lead_again_and_again(ELECTION, duties);
     let service = Service::new(Tier::Service, "submissions", VERSION)?;
     let service = audit::serve(service, &desk.tables);
     serve(service, &desk, &intake)
+        .http(attachments.routes())
         .alongside(writing)
+        .alongside(receiving)
         .alongside(leading)
         .run_on(hydrant)
         .await

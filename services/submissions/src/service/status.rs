@@ -8,7 +8,8 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Desk, unknown};
-use crate::proto::{Attachment, GetRequest, Status, Step};
+use crate::attachments;
+use crate::proto::{GetRequest, Status, Step};
 
 /// The longest that somebody may wait for a change.
 const MAX_WAIT: Duration = Duration::from_secs(25);
@@ -73,9 +74,7 @@ pub(super) async fn read(tx: &mut Transaction, id: &str) -> Result<Option<Status
     let Some(row) = rows.first() else {
         return Ok(None);
     };
-    let select = "SELECT id, name, media, length, received, sha256 FROM submission_uploads \
-                  WHERE submission = ? AND state IN ('open', 'whole') ORDER BY position";
-    let attachments = tx.query(select, &params![id]).await?;
+    let attachments = attachments::of_submission(tx, id).await?;
     let select = "SELECT step, consumer, kind, state, attempts, ended_ms, reason \
                   FROM submission_steps WHERE submission = ? ORDER BY step";
     let steps = tx.query(select, &params![id]).await?;
@@ -87,26 +86,10 @@ pub(super) async fn read(tx: &mut Transaction, id: &str) -> Result<Option<Status
         submitted_unix_ms: row.get(3)?,
         reference: row.get(4)?,
         version: row.get::<i64>(5)? as u64,
-        attachments: attachments
-            .iter()
-            .map(read_attachment)
-            .collect::<Result<_, _>>()?,
+        attachments,
         steps: steps.iter().map(read_step).collect::<Result<_, _>>()?,
         ..Default::default()
     }))
-}
-
-/// Columns: id, name, media, length, received, sha256.
-pub(crate) fn read_attachment(row: &Row) -> Result<Attachment, RecordsError> {
-    Ok(Attachment {
-        id: row.get(0)?,
-        name: row.get(1)?,
-        r#type: row.get(2)?,
-        size: row.get::<Option<i64>>(3)?.map(|size| size as u64),
-        offset: row.get::<i64>(4)? as u64,
-        sha256: row.get(5)?,
-        ..Default::default()
-    })
 }
 
 fn read_step(row: &Row) -> Result<Step, RecordsError> {

@@ -1,11 +1,12 @@
 //! A submission is closed: from here on nothing is added to it, and it is on its way.
 
-use hydrant_records::{RecordsError, Row, Transaction, Value, params, transaction};
+use hydrant_records::{RecordsError, Transaction, Value, params, transaction};
 use hydrant_sdk::{Code, Error};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::events::{self, Event};
 use super::{Desk, hops, status, unknown};
+use crate::attachments;
 use crate::forms::{Form, Forms};
 use crate::proto::{Origin, Status, SubmitRequest};
 
@@ -45,10 +46,10 @@ pub(super) async fn submit(desk: &Desk, request: &SubmitRequest) -> Result<Statu
 
 async fn close(desk: &Desk, tx: &mut Transaction, id: &str) -> Result<Status, Error> {
     if let Some(open) = lock_open(tx, id).await? {
-        let attachments = whole_attachments(tx, id).await?;
         let form = desk.forms.form(&open.form);
         let form = form.ok_or_else(|| form_is_gone(&open.form))?;
         let now = desk.clock.unix_ms();
+        let attachments = attachments::close(tx, id, now).await?;
         let steps = steps(&desk.forms, form, id, &open, now);
         tx.insert_new("submission_steps", &STEP, &steps).await?;
         let record = json!({ "attachments": attachments }).to_string();
@@ -91,34 +92,6 @@ async fn lock_open(tx: &mut Transaction, id: &str) -> Result<Option<Open>, Error
     }))
 }
 
-/// What is attached, for the receipt; refused while something of it is still to come.
-async fn whole_attachments(tx: &mut Transaction, id: &str) -> Result<Vec<Json>, Error> {
-    let select = "SELECT name, media, length, sha256, state FROM submission_uploads \
-                  WHERE submission = ? AND state IN ('open', 'whole') ORDER BY position";
-    let rows = tx.query(select, &params![id]).await?;
-    let mut unfinished = Vec::new();
-    let mut whole = Vec::new();
-    for row in &rows {
-        match row.get::<String>(4)?.as_str() {
-            "whole" => whole.push(attachment(row)?),
-            _ => unfinished.push(row.get::<String>(0)?),
-        }
-    }
-    match unfinished.is_empty() {
-        true => Ok(whole),
-        false => Err(attachments_unfinished(&unfinished)),
-    }
-}
-
-fn attachment(row: &Row) -> Result<Json, RecordsError> {
-    Ok(json!({
-        "name": row.get::<String>(0)?,
-        "type": row.get::<String>(1)?,
-        "size": row.get::<i64>(2)?,
-        "sha256": row.get::<Option<String>>(3)?,
-    }))
-}
-
 /// The rows of the steps: the first is ready, the others wait for it.
 fn steps(forms: &Forms, form: &Form, id: &str, open: &Open, now: i64) -> Vec<[Value; 10]> {
     let step = |(number, consumer): (usize, &String)| {
@@ -158,15 +131,4 @@ fn form_is_gone(form: &str) -> Error {
     let message = format!("the form `{form}` is not in the file of forms any more");
     Error::new(Code::FailedPrecondition, "unknown_form", message)
         .mend("an operator puts it back, for as long as submissions of it are open")
-}
-
-fn attachments_unfinished(names: &[String]) -> Error {
-    let names: Vec<_> = names
-        .iter()
-        .take(10)
-        .map(|name| name.escape_debug().to_string())
-        .collect();
-    let message = format!("attachments are not whole yet: {}", names.join(", "));
-    Error::new(Code::Aborted, "attachments_unfinished", message)
-        .mend("upload the rest, or take the attachment away with DELETE, and submit again")
 }

@@ -46,14 +46,14 @@ const MIGRATIONS: &[Migration] = &[Migration {
              ON submission_steps (consumer, state, due_ms)",
         ),
         // What is attached, while it comes in and after. `position` is the order of creation; `hash_state` is
-        // the SHA-256 of what came so far, to go on with.
+        // the SHA-256 of what came so far, to go on with; `places` are the stores that have pieces of it.
         Sql::both(
             "CREATE TABLE IF NOT EXISTS submission_uploads (\
              id VARCHAR(36) PRIMARY KEY, submission VARCHAR(36) NOT NULL, position BIGINT NOT NULL, \
              state VARCHAR(16) NOT NULL, name VARCHAR(255) NOT NULL, media VARCHAR(255) NOT NULL, \
              metadata LONGTEXT NOT NULL, concat LONGTEXT, length BIGINT, received BIGINT NOT NULL, \
              pieces BIGINT NOT NULL, hash_state LONGBLOB, sha256 VARCHAR(64), epoch BIGINT NOT NULL, \
-             created_ms BIGINT NOT NULL, expires_ms BIGINT NOT NULL)",
+             created_ms BIGINT NOT NULL, expires_ms BIGINT NOT NULL, places VARCHAR(100) NOT NULL)",
         ),
         Sql::both(
             "CREATE INDEX IF NOT EXISTS submission_uploads_by_submission \
@@ -64,6 +64,20 @@ const MIGRATIONS: &[Migration] = &[Migration {
              upload VARCHAR(36) NOT NULL, number BIGINT NOT NULL, start BIGINT NOT NULL, \
              size BIGINT NOT NULL, object VARCHAR(100) NOT NULL, place VARCHAR(16) NOT NULL, \
              sha256 VARCHAR(64) NOT NULL, PRIMARY KEY (upload, number))",
+        ),
+        Sql::both(
+            "CREATE INDEX IF NOT EXISTS submission_uploads_by_end \
+             ON submission_uploads (state, expires_ms)",
+        ),
+        // Objects that no piece names: about to be written, or to be removed. A row is here before its object
+        // is, and goes in the transaction that makes it a piece.
+        Sql::both(
+            "CREATE TABLE IF NOT EXISTS submission_loose (\
+             object VARCHAR(100) PRIMARY KEY, place VARCHAR(16) NOT NULL, state VARCHAR(16) NOT NULL, \
+             since_ms BIGINT NOT NULL)",
+        ),
+        Sql::both(
+            "CREATE INDEX IF NOT EXISTS submission_loose_by_time ON submission_loose (since_ms)",
         ),
         // What happened, for the business. Nothing is ever changed here; the seals chain it afterwards.
         Sql::each(

@@ -147,8 +147,8 @@ async fn an_attachment_that_is_not_whole_holds_the_submission_open() {
     let id = new_id();
     office.desks[0].1.accept(sent(&id, "Ada")).await.unwrap();
     let insert = "INSERT INTO submission_uploads (id, submission, position, state, name, media, metadata, \
-                  length, received, pieces, epoch, created_ms, expires_ms) \
-                  VALUES ('u', ?, 1, ?, 'a.png', 'image/png', '', 7, 0, 0, 0, 0, 0)";
+                  length, received, pieces, epoch, created_ms, expires_ms, places) \
+                  VALUES ('u', ?, 1, ?, 'a.png', 'image/png', '', 7, 0, 0, 0, 0, 9000000000000000, '')";
     let put = |state| {
         let (records, id) = (office.records.clone(), id.clone());
         async move {

@@ -1,12 +1,11 @@
 //! The object store: bytes under the name of their SHA-256, written once and checked.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
+use hydrant_objects::{Config, Patience};
 use hydrant_sdk::{Code, Error};
-use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
 
@@ -22,11 +21,16 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) fn new(store: impl ObjectStore) -> Self {
-        Self {
-            objects: Arc::new(store),
+    /// The store that is configured; a folder is made when missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::open`].
+    pub(crate) fn open(config: &Config) -> Result<Self, Error> {
+        Ok(Self {
+            objects: config.open(Patience::default())?,
             is_frank: false,
-        }
+        })
     }
 
     /// The same for operators: what the store says of a failure stands in the error, and not in the log.
@@ -35,14 +39,6 @@ impl Store {
             is_frank: true,
             ..self
         }
-    }
-
-    /// A folder of this server, made when missing.
-    pub(crate) fn folder(path: &Path) -> Result<Self, Error> {
-        std::fs::create_dir_all(path).map_err(|error| unusable(path, &error))?;
-        let store = LocalFileSystem::new_with_prefix(path);
-        let store = store.map_err(|error| unusable(path, &error))?;
-        Ok(Self::new(store.with_fsync(true)))
     }
 
     /// Keeps bytes under the name of their SHA-256, and reads them back: what this returns from is
@@ -135,12 +131,6 @@ fn location(sha256: &str) -> Location {
     Location::from_iter([FOLDER, &sha256[..2], sha256])
 }
 
-fn unusable(path: &Path, error: &dyn std::error::Error) -> Error {
-    let message = format!("images can't be kept in {}: {error}", path.display());
-    Error::new(Code::FailedPrecondition, "objects_unusable", message)
-        .mend("make the folder writable, or name another")
-}
-
 fn failed(error: &StoreError) -> Error {
     let refused = matches!(
         error,
@@ -179,7 +169,11 @@ mod tests {
     #[tokio::test]
     async fn what_is_put_is_there_and_is_never_written_over() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::folder(&folder.path().join("objects")).unwrap();
+        let config = Config {
+            url: format!("file://{}/objects", folder.path().display()),
+            ..Config::default()
+        };
+        let store = Store::open(&config).unwrap();
         let sha256 = sha256_of(b"apple");
         assert_eq!(store.get(&sha256).await.unwrap(), None);
         for _ in 0..2 {
@@ -204,11 +198,5 @@ mod tests {
         }
         let kept = inner.get(&location(&sha256)).await.unwrap();
         assert_eq!(kept.bytes().await.unwrap(), "app");
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_made_is_told() {
-        let error = Store::folder(Path::new("/dev/null/objects")).unwrap_err();
-        assert!(error.message.contains("/dev/null/objects"), "{error}");
     }
 }

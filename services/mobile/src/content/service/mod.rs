@@ -8,11 +8,11 @@ mod tests;
 
 use std::sync::Arc;
 
+use hydrant_objects::Config;
 use hydrant_sdk::{Code, Error, Service};
 use tokio::sync::OnceCell;
 
 use crate::content::images::store::Store;
-use crate::content::objects::Config;
 use crate::content::preview::vault::Vault;
 use crate::service::Desk;
 
@@ -37,7 +37,7 @@ impl ContentDesk {
         Self(Arc::new(Inner {
             desk,
             vault: OnceCell::new(),
-            objects: Config::from_env(),
+            objects: Config::from_env(hydrant_objects::NEAR),
             store: OnceCell::new(),
             public_url: public_url
                 .unwrap_or_default()
@@ -73,7 +73,7 @@ impl ContentDesk {
 
     /// Opened when it is needed first, and tried again when that failed.
     async fn store(&self) -> Result<&Store, Error> {
-        let open = async || self.0.objects.as_ref().ok_or_else(no_store)?.open();
+        let open = async || Store::open(self.0.objects.as_ref().ok_or_else(no_store)?);
         self.0.store.get_or_try_init(open).await
     }
 }

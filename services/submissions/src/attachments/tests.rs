@@ -1,0 +1,1 @@
+//! Whatever is cut, restarted and repeated: the bytes are those that were sent.
