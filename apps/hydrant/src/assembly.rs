@@ -240,6 +240,7 @@ fn builtin_services(program: &Path, data: &Path) -> Result<Vec<ServiceSpec>> {
         .insert(hydrant_mobile::DEMO.to_owned(), "1".to_owned());
     let mut services = vec![
         builtin(program, "api/demo-upstream", Builtin::DemoUpstream, 1),
+        builtin(program, "api/demo-consumer", Builtin::DemoConsumer, 1),
         service,
         builtin(program, "api/mobile", Builtin::ApiMobile, BUILTIN_INSTANCES),
     ];
@@ -253,6 +254,7 @@ fn submissions(program: &Path, forms: &Path) -> Vec<ServiceSpec> {
     let services = [
         ("service/submissions", Builtin::ServiceSubmissions),
         ("api/submissions", Builtin::ApiSubmissions),
+        ("orchestration/delivery", Builtin::Delivery),
     ];
     let with_forms = |(id, name)| {
         let mut service = builtin(program, id, name, BUILTIN_INSTANCES);

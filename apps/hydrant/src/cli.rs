@@ -418,6 +418,8 @@ pub(crate) enum Builtin {
     DemoUpstream,
     ApiSubmissions,
     ServiceSubmissions,
+    Delivery,
+    DemoConsumer,
 }
 
 #[cfg(test)]

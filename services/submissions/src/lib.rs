@@ -10,13 +10,17 @@ mod api;
 mod attachments;
 mod audit;
 mod client;
+mod delivery;
 mod demo;
+mod demo_consumer;
 mod forms;
 mod receipt;
 mod service;
 
 pub use api::run_api;
+pub use delivery::run_delivery;
 pub use demo::install_demo;
+pub use demo_consumer::run_demo_consumer;
 pub use forms::FORMS;
 pub use receipt::{CheckedHop, CheckedReceipt, check_receipt};
 pub use service::{make_tables, run_service};

@@ -12,6 +12,8 @@ pub(crate) async fn run(service: Builtin) -> Result<()> {
         Builtin::DemoUpstream => hydrant_mobile::run_demo_upstream().await?,
         Builtin::ApiSubmissions => hydrant_submissions::run_api().await?,
         Builtin::ServiceSubmissions => hydrant_submissions::run_service().await?,
+        Builtin::Delivery => hydrant_submissions::run_delivery().await?,
+        Builtin::DemoConsumer => hydrant_submissions::run_demo_consumer().await?,
     }
     Ok(())
 }

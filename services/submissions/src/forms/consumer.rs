@@ -1,19 +1,37 @@
 //! Where submissions go.
 
-use std::path::PathBuf;
+mod files;
+mod flow;
+mod rest;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::Around;
-
-/// What stands in a URL for the address that clients use.
-const PUBLIC_URL: &str = "${HYDRANT_PUBLIC_URL}";
+pub(crate) use files::{Folder, HostKey, Login, Sftp};
+#[cfg(test)]
+pub(crate) use flow::Waits;
+pub(crate) use flow::{Breaker, Flow};
+pub(crate) use rest::{Body, Credentials, Header, HeaderText, Reference, Rest};
 
 /// Somebody who gets submissions.
 #[derive(Debug)]
-pub(crate) enum Consumer {
+pub(crate) struct Consumer {
+    pub(crate) place: Place,
+    /// How much it gets at a time, and what happens when it fails.
+    pub(crate) flow: Flow,
+}
+
+/// How a consumer is reached.
+#[derive(Debug)]
+pub(crate) enum Place {
     /// A web service that answers with a reference.
-    Rest(Rest),
+    Rest(Box<Rest>),
+    /// A server that takes files.
+    Sftp(Box<Sftp>),
     /// A folder of this server.
     Folder(Folder),
 }
@@ -22,47 +40,41 @@ pub(crate) enum Consumer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Rest,
+    Sftp,
     Folder,
-}
-
-#[derive(Debug)]
-pub(crate) struct Rest {
-    pub(crate) url: String,
-    /// Where the reference stands in the answer, as a JSON pointer.
-    pub(crate) reference: String,
-}
-
-#[derive(Debug)]
-pub(crate) struct Folder {
-    pub(crate) path: PathBuf,
 }
 
 /// A consumer as the file has it.
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(super) enum Table {
-    Rest(RestTable),
-    Folder(FolderTable),
+    Rest(Box<rest::RestTable>),
+    Sftp(Box<files::SftpTable>),
+    Folder(Box<files::FolderTable>),
 }
 
-#[derive(Deserialize)]
+/// Keys that no definition has.
+pub(super) type Unknown = BTreeMap<String, IgnoredAny>;
+
+/// `{ file = "token" }`: secrets stand in files, which are read whenever they are needed.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RestTable {
-    url: String,
-    reference: String,
+pub(super) struct SecretFile {
+    file: PathBuf,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FolderTable {
-    path: PathBuf,
+impl SecretFile {
+    fn within(self, folder: &Path) -> PathBuf {
+        folder.join(self.file)
+    }
 }
 
 impl Consumer {
     pub(crate) fn kind(&self) -> Kind {
-        match self {
-            Self::Rest(_) => Kind::Rest,
-            Self::Folder(_) => Kind::Folder,
+        match self.place {
+            Place::Rest(_) => Kind::Rest,
+            Place::Sftp(_) => Kind::Sftp,
+            Place::Folder(_) => Kind::Folder,
         }
     }
 }
@@ -71,23 +83,25 @@ impl Kind {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Rest => "rest",
+            Self::Sftp => "sftp",
             Self::Folder => "folder",
         }
     }
 }
 
 impl Table {
-    pub(super) fn checked(self, _name: &str, around: &Around<'_>) -> Result<Consumer, String> {
-        Ok(match self {
-            Self::Rest(table) => Consumer::Rest(Rest {
-                url: table
-                    .url
-                    .replace(PUBLIC_URL, around.public_url.unwrap_or_default()),
-                reference: table.reference,
-            }),
-            Self::Folder(table) => Consumer::Folder(Folder {
-                path: around.folder.join(table.path),
-            }),
-        })
+    pub(super) fn checked(self, around: &Around<'_>) -> Result<Consumer, String> {
+        match self {
+            Self::Rest(table) => table.checked(around),
+            Self::Sftp(table) => table.checked(around),
+            Self::Folder(table) => table.checked(around),
+        }
+    }
+}
+
+fn refuse_unknown(unknown: &Unknown) -> Result<(), String> {
+    match unknown.keys().next() {
+        None => Ok(()),
+        Some(key) => Err(format!("has `{}`, which is unknown", key.escape_debug())),
     }
 }

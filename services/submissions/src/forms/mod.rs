@@ -3,6 +3,7 @@
 mod consumer;
 mod media;
 mod schema;
+pub(crate) mod template;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,12 @@ use hydrant_runtime::config::{self, ConfigError};
 use hydrant_sdk::{Code, Error};
 use serde::Deserialize;
 
-pub(crate) use consumer::{Consumer, Kind};
+#[cfg(test)]
+pub(crate) use consumer::Waits;
+pub(crate) use consumer::{
+    Body, Breaker, Consumer, Credentials, Flow, Header, HeaderText, HostKey, Kind, Login, Place,
+    Reference, Rest, Sftp,
+};
 pub(crate) use media::MediaRange;
 pub(crate) use schema::{Mistake, Schema};
 
@@ -163,7 +169,7 @@ impl Forms {
         for (name, table) in file.consumers {
             let of = |message| format!("the consumer `{}` {message}", name.escape_debug());
             check_name(&name).map_err(of)?;
-            let consumer = table.checked(&name, around).map_err(of)?;
+            let consumer = table.checked(around).map_err(of)?;
             consumers.insert(name, Arc::new(consumer));
         }
         let mut forms = BTreeMap::new();
@@ -184,6 +190,11 @@ impl Forms {
     /// The consumer of this name.
     pub(crate) fn consumer(&self, name: &str) -> Option<&Arc<Consumer>> {
         self.consumers.get(name)
+    }
+
+    /// All consumers, by their names.
+    pub(crate) fn consumers(&self) -> impl Iterator<Item = (&String, &Arc<Consumer>)> {
+        self.consumers.iter()
     }
 
     /// All forms, by their names.

@@ -1,5 +1,6 @@
 //! `service/submissions`: owns the tables and the object stores.
 
+mod deliveries;
 pub(crate) mod events;
 mod hops;
 mod intake;
@@ -21,6 +22,7 @@ use crate::proto::{
     SUBMISSIONS_GET_RECEIPT_SPEC, SUBMISSIONS_GET_SPEC, SUBMISSIONS_SUBMIT_SPEC, Status,
     SubmitRequest,
 };
+use deliveries::Work;
 use intake::Intake;
 use status::Changes;
 pub(crate) use tables::Tables;
@@ -37,6 +39,8 @@ pub(crate) struct Desk {
     pub(crate) clock: Clock,
     /// Tells who waits that a submission has changed here.
     pub(crate) changes: Changes,
+    /// Tells who waits for work that there may be some.
+    pub(crate) work: Work,
 }
 
 /// Runs `service/submissions` with the forms of the file that [`FORMS`](crate::FORMS) names.
@@ -53,6 +57,7 @@ pub async fn run_service() -> Result<(), Error> {
         forms: Arc::new(forms),
         clock: Clock::system(),
         changes: Changes::default(),
+        work: Work::default(),
     };
     let (intake, writing) = Intake::new(&desk);
     let (attachments, receiving) = Attachments::from_env(&desk);
@@ -72,7 +77,7 @@ pub async fn run_service() -> Result<(), Error> {
 fn serve(service: Service, desk: &Desk, intake: &Intake) -> Service {
     let intake = intake.clone();
     let [submitting, getting, proving] = [(); 3].map(|()| desk.clone());
-    service
+    deliveries::serve(service, desk)
         .endpoint(SUBMISSIONS_ACCEPT_SPEC, move |request| {
             accept(intake.clone(), request)
         })

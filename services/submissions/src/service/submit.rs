@@ -41,6 +41,7 @@ pub(super) async fn submit(desk: &Desk, request: &SubmitRequest) -> Result<Statu
     let records = desk.tables.ready().await?;
     let status = transaction!(records, |tx| close(desk, tx, &request.id).await)?;
     desk.changes.tell(&request.id);
+    desk.work.tell();
     Ok(status)
 }
 

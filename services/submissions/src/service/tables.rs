@@ -43,7 +43,7 @@ const MIGRATIONS: &[Migration] = &[Migration {
         ),
         Sql::both(
             "CREATE INDEX IF NOT EXISTS submission_steps_by_turn \
-             ON submission_steps (consumer, state, due_ms)",
+             ON submission_steps (state, consumer, store, submitted_ms)",
         ),
         // What is attached, while it comes in and after. `position` is the order of creation; `hash_state` is
         // the SHA-256 of what came so far, to go on with; `places` are the stores that have pieces of it.
