@@ -8,6 +8,7 @@ use hydrant_sdk::Error;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::deliveries::Work;
 use super::intake::Intake;
 use super::status::Changes;
 use super::tables::{Tables, make_tables};
@@ -32,6 +33,7 @@ impl Office {
                 forms: Arc::new(Forms::load(&forms, Some("http://host")).unwrap()),
                 clock: Clock::system(),
                 changes: Changes::default(),
+                work: Work::default(),
             };
             let (intake, writing) = Intake::new(&desk);
             tokio::spawn(writing);
