@@ -9,8 +9,9 @@ use hydrant_sdk::{Code, Error};
 use tokio::time::{Instant, timeout_at};
 
 use super::{LEASE, MAX_WORKER, invalid};
+use crate::attachments;
 use crate::proto::{ClaimRequest, ClaimResponse, Lease, Origin, RenewRequest, RenewResponse, Task};
-use crate::service::{Desk, status};
+use crate::service::Desk;
 
 /// The longest that a worker may wait for work.
 const MAX_WAIT: Duration = Duration::from_secs(25);
@@ -252,9 +253,7 @@ async fn candidate(
     let Some(row) = rows.first() else {
         return Ok(None);
     };
-    let select = "SELECT id, name, media, length, received, sha256 FROM submission_uploads \
-                  WHERE submission = ? AND state = 'whole' ORDER BY position";
-    let attachments = tx.query(select, &params![id]).await?;
+    let attachments = attachments::of_submission(tx, id).await?;
     let epoch: i64 = row.get(1)?;
     let task = Task {
         id: id.to_owned(),
@@ -273,10 +272,7 @@ async fn candidate(
         accepted_unix_ms: row.get(8)?,
         submitted_unix_ms: row.get::<Option<i64>>(9)?.unwrap_or_default(),
         reference: row.get(10)?,
-        attachments: attachments
-            .iter()
-            .map(status::read_attachment)
-            .collect::<Result<_, _>>()?,
+        attachments,
         ..Default::default()
     };
     let state = row.get(0)?;
