@@ -161,6 +161,7 @@ async fn with_storage(
         tables,
         images,
         leaves_images,
+        leaves_submissions: places.data.join("submissions").is_dir(),
     };
     let done = job.run(args, output).await;
     if let Some(tables) = job.tables {
@@ -203,6 +204,8 @@ struct Job {
     images: Option<ImagesCopy>,
     /// Whether there are images, and the target has no place for them.
     leaves_images: bool,
+    /// Whether there are submissions.
+    leaves_submissions: bool,
 }
 
 /// What was found on comparing.
@@ -212,6 +215,7 @@ struct Found {
     /// `None` where there are none, or the target has no place for them.
     images: Option<ImagesFound>,
     leaves_images: bool,
+    leaves_submissions: bool,
 }
 
 impl Job {
@@ -260,6 +264,7 @@ impl Job {
             tables,
             images,
             leaves_images: self.leaves_images,
+            leaves_submissions: self.leaves_submissions,
         })
     }
 }
@@ -359,6 +364,12 @@ fn show(found: &Found, done: Done, output: &Output) -> Result<()> {
     if found.leaves_images {
         output
             .text("\nImages are left out: the target's file has no [objects] to keep them in.\n")?;
+    }
+    if found.leaves_submissions {
+        output.text(
+            "\nSubmissions are left where they are: this command does not carry them yet. Let what is \
+             open be delivered before this node is given up.\n",
+        )?;
     }
     output.text(&format!("\n{}\n", sentence(found, done)))
 }

@@ -22,6 +22,8 @@ mod output;
 mod revisions;
 mod run;
 mod size;
+mod submissions;
+mod submissions_chaos;
 mod survival;
 mod up;
 mod web;
