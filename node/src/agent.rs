@@ -55,8 +55,6 @@ pub struct Parts {
     pub traffic: Arc<dyn Traffic>,
     /// The supervisor.
     pub supervision: Arc<dyn Supervision>,
-    /// The services that this server is to have.
-    pub expected: Vec<ServiceId>,
     /// The ports of the router's own listeners, where no instance can be.
     pub router_ports: Vec<u16>,
     /// How much the local API gives to its callers.
@@ -126,10 +124,7 @@ impl Agent {
         let address = listener.local_addr().map_err(StartError::Api)?;
         let shutdown = Shutdown::new();
         let presence = Arc::new(presence);
-        let table = Arc::new(Table::new(
-            Arc::new(own_server(parts)),
-            parts.expected.as_slice().into(),
-        ));
+        let table = Arc::new(Table::new(Arc::new(own_server(parts))));
         let entries = Entries::new(presence.clone(), table.clone(), shutdown.clone());
         let quotas = parts.quotas;
         let mut own_ports = parts.router_ports.clone();

@@ -55,6 +55,9 @@ impl Node {
             workers: config.workers,
             key: key.clone(),
             limits: config.limits.clone(),
+            expected: (config.services.iter())
+                .map(|service| service.id.clone())
+                .collect(),
         })?;
         let (public, local) = (router.public_addr(), router.local_addr());
         let peer = router.peer_addr();
@@ -76,9 +79,6 @@ impl Node {
             engines: engines.clone(),
             traffic: traffic.clone(),
             supervision: supervised.clone(),
-            expected: (config.services.iter())
-                .map(|service| service.id.clone())
-                .collect(),
             router_ports: [Some(public), Some(local), peer]
                 .iter()
                 .flatten()

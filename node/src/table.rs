@@ -50,15 +50,13 @@ pub(crate) struct View {
 pub(crate) struct Table {
     /// The server of this node.
     own: Arc<Server>,
-    /// The services that this server is to have.
-    expected: Arc<[ServiceId]>,
     overlay: Mutex<Overlay>,
     overlay_changed: Notify,
     view: watch::Sender<View>,
 }
 
 impl Table {
-    pub(crate) fn new(own: Arc<Server>, expected: Arc<[ServiceId]>) -> Self {
+    pub(crate) fn new(own: Arc<Server>) -> Self {
         let view = View {
             instances: Instances::default(),
             servers: Servers::from_iter([own.clone()]),
@@ -67,7 +65,6 @@ impl Table {
         };
         Self {
             own,
-            expected,
             overlay: Mutex::default(),
             overlay_changed: Notify::new(),
             view: watch::Sender::new(view),
@@ -131,7 +128,6 @@ impl Table {
             own: self.own.name.clone(),
             servers: view.servers.iter().cloned().collect(),
             instances: view.instances.iter().chain([node]).cloned().collect(),
-            expected: Arc::clone(&self.expected),
         }
     }
 
@@ -147,8 +143,6 @@ impl Table {
         let mut instances = feed(INSTANCES, coordination, shutdown);
         let mut servers = feed(SERVERS, coordination, shutdown);
         let mut merged = Merged::new(self.own.clone());
-        // Before anything is told, what is expected is known.
-        traffic.publish(&self.routed(&self.view(), node));
         loop {
             tokio::select! {
                 () = shutdown.begun() => return,

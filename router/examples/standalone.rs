@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         workers: 1,
         key: TokenKey::new(&[0; 32]),
         limits: Limits::default(),
+        expected: Vec::new(),
     })?;
     let instances: Vec<Instance> = backends
         .iter()

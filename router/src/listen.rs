@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hydrant_contracts::{InstanceId, Pattern, TokenKey};
+use hydrant_contracts::{InstanceId, Pattern, ServiceId, TokenKey};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::sync::{oneshot, watch};
 
@@ -38,6 +38,9 @@ pub struct Config {
     pub key: TokenKey,
     /// Bounds on sizes, counts and times.
     pub limits: Limits,
+    /// The services that this server is to have. Who asks for one before its instances have come hears that it
+    /// is not ready, and not that there is none: a client takes the first for a reason to ask again.
+    pub expected: Vec<ServiceId>,
 }
 
 /// How a router is reached by the nodes of other servers, and reaches them.
@@ -159,12 +162,13 @@ impl Router {
                 .unwrap_or(asked)
         };
         let (phase, _) = watch::channel(Phase::Running);
+        let first = Snapshot::expecting(count, config.expected, Moment::now());
         let mut router = Self {
             public: address(&public, config.public),
             local: address(&local, config.local),
             peer: config.peer.map(|peer| address(&peers, peer.listen)),
             key: config.key.clone(),
-            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::empty(count))),
+            snapshot: Arc::new(ArcSwap::from_pointee(first)),
             publishing: Mutex::new(()),
             phase,
             workers: Vec::with_capacity(count),

@@ -44,6 +44,8 @@ type ByName = HashMap<Arc<[u8]>, Arc<Service>>;
 #[derive(Debug)]
 struct Shared {
     workers: usize,
+    /// Services that are known without instances: they are to have some.
+    expected: Vec<ServiceId>,
     probes: Arc<ProbeQueue>,
     totals: Totals,
 }
@@ -54,7 +56,12 @@ type Touched<'a> = BTreeMap<&'a ServiceId, Vec<&'a Arc<contracts::Instance>>>;
 impl Snapshot {
     /// A snapshot without instances, the first of a router of so many workers.
     pub fn empty(workers: usize) -> Self {
-        Self {
+        Self::expecting(workers, Vec::new(), Moment::now())
+    }
+
+    /// The first of a router whose server is to have these services.
+    pub fn expecting(workers: usize, expected: Vec<ServiceId>, now: Moment) -> Self {
+        let mut first = Self {
             instances: Vec::new(),
             services: Default::default(),
             bare: Arc::default(),
@@ -63,10 +70,15 @@ impl Snapshot {
             departed: HashMap::new(),
             shared: Arc::new(Shared {
                 workers: workers.max(1),
+                expected: expected.clone(),
                 probes: Arc::default(),
                 totals: Totals::new(workers.max(1)),
             }),
+        };
+        for id in &expected {
+            first.put_service(id, Vec::new(), now);
         }
+        first
     }
 
     /// The next snapshot. What this one knows of an instance that is still registered is kept.
@@ -74,15 +86,10 @@ impl Snapshot {
     pub fn next(&self, table: &Table, now: Moment) -> Self {
         let (workers, probes) = (self.shared.workers, &self.shared.probes);
         let fleet = self.fleet.next(table, workers, probes);
-        let mut touched = match fleet.is(&self.fleet) {
+        let touched = match fleet.is(&self.fleet) {
             true => self.touched(&table.instances),
             false => self.all(&table.instances),
         };
-        for id in table.expected.iter() {
-            if self.service(id).is_none() {
-                touched.entry(id).or_default();
-            }
-        }
         let mut next = Self {
             instances: table.instances.clone(),
             services: self.services.clone(),
@@ -95,7 +102,7 @@ impl Snapshot {
         for (id, instances) in touched {
             next.put_service(id, instances, now);
         }
-        next.forget_services(&table.expected, now);
+        next.forget_services(now);
         next.nodes = next.nodes_of_others(&self.nodes);
         next
     }
@@ -252,12 +259,12 @@ impl Snapshot {
         }
     }
 
-    fn forget_services(&mut self, expected: &[ServiceId], now: Moment) {
+    fn forget_services(&mut self, now: Moment) {
         let is_over = |since: Moment| now.since(since) >= REMEMBERED;
         let forgotten: Vec<_> = self
             .services()
             .filter(|service| service.gone_since().is_some_and(is_over))
-            .filter(|service| !expected.contains(&service.id))
+            .filter(|service| !self.shared.expected.contains(&service.id))
             .cloned()
             .collect();
         for service in forgotten {

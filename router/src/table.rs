@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use hydrant_contracts::{Instance, Server, ServerName, ServiceId};
+use hydrant_contracts::{Instance, Server, ServerName};
 
 /// What a router is told: who is there, and where it stands itself.
 #[derive(Clone, Debug)]
@@ -12,9 +12,6 @@ pub struct Table {
     pub servers: Vec<Arc<Server>>,
     /// Every registered instance of the fleet.
     pub instances: Vec<Arc<Instance>>,
-    /// Services that this server is to have. Who asks for one before its instances have come hears that it is not
-    /// ready, and not that there is none: a client takes the first for a reason to ask again.
-    pub expected: Arc<[ServiceId]>,
 }
 
 impl Table {
@@ -31,7 +28,6 @@ impl Table {
         Self {
             instances: instances.iter().map(here).collect(),
             servers: Vec::new(),
-            expected: Arc::default(),
             own,
         }
     }

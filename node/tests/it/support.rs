@@ -83,7 +83,6 @@ impl Store {
             key: key.clone(),
             engines: engines.clone(),
             traffic: traffic.clone(),
-            expected: Vec::new(),
             supervision: Arc::new(OneService),
             router_ports: vec![8080, 8081],
             quotas,

@@ -194,7 +194,6 @@ mod tests {
         let table = Table {
             own: "one".parse().unwrap(),
             servers: vec![Arc::new(server)],
-            expected: Arc::default(),
             instances: vec![
                 instance("cuts", "one", true),
                 instance("keeps", "one", false),

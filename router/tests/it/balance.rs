@@ -52,7 +52,6 @@ pub(crate) fn table(on_each: [u16; 4]) -> Table {
         })
     };
     Table {
-        expected: Arc::default(),
         own: "one".parse().unwrap(),
         instances: servers.iter().enumerate().flat_map(on).collect(),
         servers: (1..)

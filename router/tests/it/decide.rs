@@ -706,16 +706,14 @@ fn statistics_add_up_and_prometheus_can_read_them() {
 #[test]
 fn a_service_that_is_expected_is_not_ready_rather_than_unknown() {
     let id: ServiceId = "api/late".parse().unwrap();
-    let mut table = Table::of_one_server(&[]);
-    let asked_for = |table: &Table, later: Duration| {
-        let now = Moment::now();
-        let next = Snapshot::empty(1)
-            .next(table, now)
-            .next(table, now.after(later));
-        where_to(&next, Listener::Public, &Caller::Outside, "/api/late/v1/x")
+    let now = Moment::now();
+    let asked_for = |first: &Snapshot| {
+        let to = |snapshot| where_to(snapshot, Listener::Public, &Caller::Outside, "/api/late/x");
+        let nothing = Table::of_one_server(&[]);
+        let later = first.next(&nothing, now.after(Duration::from_secs(3600)));
+        [to(first), to(&later)]
     };
-    assert_eq!(asked_for(&table, Duration::ZERO), "no_such_service");
-    table.expected = [id].into();
-    assert_eq!(asked_for(&table, Duration::ZERO), "no_instance");
-    assert_eq!(asked_for(&table, Duration::from_secs(3600)), "no_instance");
+    assert_eq!(asked_for(&Snapshot::empty(1)), ["no_such_service"; 2]);
+    let expecting = Snapshot::expecting(1, vec![id], now);
+    assert_eq!(asked_for(&expecting), ["no_instance"; 2]);
 }

@@ -85,6 +85,7 @@ impl Node {
             workers: 1,
             key: TokenKey::new(&SECRET),
             limits,
+            expected: Vec::new(),
         });
         Self {
             name: name.into(),
@@ -166,7 +167,6 @@ pub fn publish(node: &Node, servers: &[Arc<Server>], instances: &[Instance]) {
     node.router.publish(&Table {
         own: node.name.parse().unwrap(),
         servers: servers.to_vec(),
-        expected: Arc::default(),
         instances: instances.iter().cloned().map(Arc::new).collect(),
     });
 }

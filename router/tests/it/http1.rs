@@ -798,6 +798,7 @@ fn a_port_in_use_is_noticed() {
         workers: 2,
         key: hydrant_contracts::TokenKey::new(&[0; 32]),
         limits: Limits::default(),
+        expected: Vec::new(),
     };
     let error = hydrant_router::Router::start(config).unwrap_err();
     assert!(error.to_string().contains("public address") && error.to_string().contains("in use"));

@@ -41,6 +41,7 @@ pub fn router_with(limits: Limits, instances: &[Instance]) -> Router {
         workers: 2,
         key: TokenKey::new(&[5; 32]),
         limits,
+        expected: Vec::new(),
     };
     let router = Router::start(config).unwrap();
     router.publish(&Table::of_one_server(instances));

@@ -23,6 +23,7 @@ fn start_error(peer: PeerConfig) -> StartError {
         workers: 1,
         key: TokenKey::new(&SECRET),
         limits: Limits::default(),
+        expected: Vec::new(),
     });
     started.unwrap_err()
 }

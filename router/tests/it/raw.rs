@@ -322,6 +322,7 @@ pub fn router_with(limits: Limits, workers: usize, addresses: &[SocketAddr]) -> 
         workers,
         key: TokenKey::new(&SECRET),
         limits,
+        expected: Vec::new(),
     })
     .unwrap();
     let instances = addresses.iter().enumerate();

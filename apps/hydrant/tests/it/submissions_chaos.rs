@@ -7,6 +7,7 @@ mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use self::stores::{Sent, Stores};
+use self::stores::{Sent, Stores, sha256_of};
 use crate::harness::{Node, Setup, is_soak, kill, pause, seed};
 
 /// How many stores send at the same time.
@@ -43,7 +44,7 @@ const FAULTS: [(Fault, &str); 5] = [
 #[test]
 fn no_submission_is_lost_or_arrives_twice_while_everything_is_killed() {
     let seed = seed();
-    let wanted = if is_soak() { 1000 } else { 60 };
+    let wanted = if is_soak() { 1000 } else { 40 };
     let runtime = hydrant_harness::runtime();
     let mut node = Some(Setup::up().start());
     let stores = Arc::new(Stores {
@@ -208,10 +209,8 @@ fn check_folder(node: &Node, sent: &[Sent]) {
                 let manifest = std::fs::read(&path).expect("a manifest");
                 let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
                 let id = manifest["id"].as_str().expect("an id").to_owned();
-                assert!(
-                    manifests.insert(id, manifest).is_none(),
-                    "{path:?} is there twice"
-                );
+                let before = manifests.insert(id, (folder.clone(), manifest));
+                assert!(before.is_none(), "{path:?} is there twice");
             } else if name.ends_with(".part") {
                 unfinished.push(path);
             }
@@ -220,10 +219,30 @@ fn check_folder(node: &Node, sent: &[Sent]) {
     for one in sent {
         let manifest = manifests.remove(&one.id);
         let manifest = manifest.unwrap_or_else(|| panic!("{} is not in the folder", one.id));
+        let (folder, manifest) = manifest;
         assert_eq!(manifest["fields"]["name"], one.name.as_str());
+        let told = manifest["attachments"].as_array().expect("a list");
+        let told: Vec<_> = told
+            .iter()
+            .filter_map(|one| one["sha256"].as_str())
+            .collect();
+        assert_eq!(told, one.files, "{manifest}");
+        assert_eq!(kept(&folder), one.files, "{folder:?}");
     }
     assert!(manifests.is_empty(), "more than was sent: {manifests:?}");
     assert!(unfinished.is_empty(), "{unfinished:?}");
+}
+
+/// The SHA-256 of each file beside the manifest, in order.
+fn kept(folder: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(folder).expect("a folder").flatten();
+    let files = files.map(|entry| entry.path());
+    let mut files: Vec<_> = files
+        .filter(|path| !path.ends_with("manifest.json"))
+        .collect();
+    files.sort();
+    let hash = |path: &PathBuf| sha256_of(&std::fs::read(path).expect("a file"));
+    files.iter().map(hash).collect()
 }
 
 /// The JSON at a path of the tier api, if it answers.
