@@ -23,6 +23,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("mariadb", "mariadb-client"),
     ("/usr/lib/galera/libgalera_smm.so", "galera-4"),
     ("rsync", "rsync"),
+    ("sshd", "openssh-server"),
+    ("ssh-keygen", "openssh-client"),
     ("java", "default-jre-headless"),
     // The package `zookeeper` has nothing more that tests need, and brings a desktop's Java.
     ("/usr/share/java/zookeeper.jar", "libzookeeper-java"),

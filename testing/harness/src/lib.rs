@@ -15,6 +15,7 @@ mod port;
 mod process;
 mod proxy;
 pub mod redis;
+mod sshd;
 pub mod zookeeper;
 
 use std::fmt;
@@ -27,6 +28,7 @@ pub use mariadb::MariaDb;
 pub use process::{Process, kill};
 pub use proxy::Proxy;
 pub use redis::Redis;
+pub use sshd::Sshd;
 pub use zookeeper::ZooKeeper;
 
 /// How long a server may take to be ready on a busy machine.

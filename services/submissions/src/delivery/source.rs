@@ -68,3 +68,17 @@ fn cannot_be_read(why: &str) -> Failure {
 fn unusable(why: String) -> Error {
     Error::new(Code::Internal, "no_client", why)
 }
+
+#[cfg(test)]
+impl Source {
+    /// A source without a node, at a server of a test.
+    pub(super) fn at(base: &str) -> Self {
+        let tls = super::tls::client_config(None).unwrap();
+        let client = Client::builder().no_proxy().tls_backend_preconfigured(tls);
+        Self {
+            client: client.build().unwrap(),
+            base: base.to_owned(),
+            token: None,
+        }
+    }
+}
