@@ -8,6 +8,7 @@ use crate::commands::audit::AuditArgs;
 use crate::commands::mobile::MobileArgs;
 use crate::commands::receipt::ReceiptArgs;
 use crate::commands::run::RunArgs;
+use crate::commands::submissions::SubmissionsArgs;
 use crate::config::Listen;
 
 #[derive(Debug, Parser)]
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     State(StateArgs),
     /// Flags, configuration, content and experiments of mobile apps
     Mobile(Box<MobileArgs>),
+    /// How submissions stand on their way, and what is parked
+    Submissions(SubmissionsArgs),
     /// What happened to submissions: events, the report of a day, whether the record is whole
     Audit(AuditArgs),
     /// Check the receipt of a submission, offline

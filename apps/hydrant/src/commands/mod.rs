@@ -18,6 +18,7 @@ mod scale;
 mod serve;
 mod state;
 mod stats;
+pub(crate) mod submissions;
 pub(crate) mod supervised;
 mod token;
 mod up;
@@ -43,6 +44,7 @@ pub(crate) async fn dispatch(cli: Cli, output: &Output) -> Result<()> {
         Command::Token(args) => token::run(global, &args, output).await,
         Command::State(args) => state::run(global, &args, output).await,
         Command::Mobile(args) => mobile::run(global, &args, output).await,
+        Command::Submissions(args) => submissions::run(global, &args, output).await,
         Command::Audit(args) => audit::run(global, &args, output).await,
         Command::Receipt(args) => receipt::run(&args, output),
         Command::Ca(args) => ca::run(args.command, output),
