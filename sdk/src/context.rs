@@ -2,16 +2,19 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use hydrant_contracts::{CorrelationId, Timeout, TraceParent, header};
+use hydrant_runtime::Client;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 tokio::task_local! {
     static CURRENT: Context;
 }
 
-/// What travels with a piece of work: the trace, the correlation id, the deadline, and who asked.
+/// What travels with a piece of work: the trace, the correlation id, the deadline, who asked, and for
+/// which client.
 ///
 /// A handler runs inside its request's context. Calls that it makes forward it, and its log lines
-/// carry it. A task that it spawns does not inherit it by itself: see [`Context::scope`].
+/// carry it. A task does not inherit it by itself: start it with [`spawn`].
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The W3C trace that the work belongs to.
@@ -22,6 +25,9 @@ pub struct Context {
     pub deadline: Option<Instant>,
     /// Who asked, as the router proved it: `tier/service`, `operator` or `outside`.
     pub caller: Option<String>,
+    /// What the client says of itself, as its store, its user and its session. It is a claim, for logs: it
+    /// proves nothing.
+    pub client: Client,
 }
 
 impl Context {
@@ -32,6 +38,7 @@ impl Context {
             correlation_id: CorrelationId::generate(),
             deadline: None,
             caller: None,
+            client: Client::default(),
         }
     }
 
@@ -42,7 +49,7 @@ impl Context {
 
     /// Reads the context of a request; what is missing or malformed is made anew.
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        let bytes = |name| headers.get(name).map(HeaderValue::as_bytes);
+        let bytes = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         Self {
             trace: bytes(header::TRACEPARENT)
@@ -53,6 +60,7 @@ impl Context {
                 .unwrap_or_else(CorrelationId::generate),
             deadline: timeout(headers).map(|timeout| Instant::now() + timeout.duration()),
             caller: text(header::CALLER).map(str::to_owned),
+            client: Client::read(bytes),
         }
     }
 
@@ -76,6 +84,7 @@ impl Context {
             trace_id = %self.trace.trace_id(),
             correlation_id = %self.correlation_id,
             caller = self.caller,
+            hydrant.client = (!self.client.is_empty()).then(|| tracing::field::display(&self.client)),
         )
     }
 
@@ -89,11 +98,45 @@ impl Context {
         if let Some(id) = value(self.correlation_id.as_str()) {
             headers.entry(header::CORRELATION_ID).or_insert(id);
         }
+        for (name, text) in self.client.headers() {
+            if let Some(value) = value(text) {
+                headers.entry(name).or_insert(value);
+            }
+        }
         if let Some(left) = self.time_left() {
             let shortest = timeout(headers).map_or(left, |own| own.duration().min(left));
             write_timeout(headers, Timeout::new(shortest));
         }
     }
+}
+
+/// Starts a task that works on behalf of whoever this task works for: within its [`Context`], and within
+/// its span, so that its lines tell so.
+pub fn spawn<F>(work: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    use tracing::Instrument as _;
+    let work = work.in_current_span();
+    match Context::current() {
+        Some(context) => tokio::spawn(CURRENT.scope(context, work)),
+        None => tokio::spawn(work),
+    }
+}
+
+/// The same for work that blocks, or that computes for long.
+pub fn spawn_blocking<F, R>(work: F) -> JoinHandle<R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    let (span, context) = (tracing::Span::current(), Context::current());
+    tokio::task::spawn_blocking(move || {
+        span.in_scope(|| match context {
+            Some(context) => CURRENT.sync_scope(context, work),
+            None => work(),
+        })
+    })
 }
 
 impl Default for Context {
@@ -202,6 +245,35 @@ mod tests {
         let seen = context.scope(async { Context::current() }).await;
         assert_eq!(seen.unwrap().correlation_id, id);
         assert!(Context::current().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_client_goes_on_with_the_work_and_its_tasks() {
+        let incoming = headers(&[
+            ("x-store-id", "0017"),
+            ("x-user-id", "bob@example.com"),
+            ("x-session-id", ""),
+        ]);
+        let context = Context::from_headers(&incoming);
+        let work = async {
+            let task = spawn(async { Context::current().unwrap().client });
+            let blocking = spawn_blocking(|| Context::current().unwrap().client);
+            (task.await.unwrap(), blocking.await.unwrap())
+        };
+        let (of_task, of_blocking) = context.clone().scope(work).await;
+        assert_eq!((&of_task, &of_blocking), (&context.client, &context.client));
+        let mut outgoing = headers(&[("x-store-id", "of its own")]);
+        context.forward(&mut outgoing);
+        assert_eq!(outgoing["x-store-id"], "of its own");
+        assert_eq!(outgoing["x-user-id"], "~5ff860bf1190596c");
+        assert!(!outgoing.contains_key("x-session-id"));
+        let next = Context::from_headers(&outgoing).client;
+        assert_eq!(
+            next.get("user_id"),
+            context.client.get("user_id"),
+            "it stays the same"
+        );
+        assert!(spawn(async { Context::current() }).await.unwrap().is_none());
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod watching;
 
 pub use client::{Call, Hydrant};
 pub use config::Config;
-pub use context::Context;
+pub use context::{Context, spawn, spawn_blocking};
 pub use discovery::{InstanceChange, InstanceWatch};
 pub use duty::{Duty, Term, turns};
 pub use election::{Leader, Leadership, Observation};
@@ -32,6 +32,7 @@ pub use hydrant_contracts::{
     InstanceState, Method, PathPrefix, Pattern, RepeatablePath, ServiceId, ServiceName, Tier,
     Timeout, TraceParent, Version,
 };
+pub use hydrant_runtime::{Client, Redaction};
 pub use lock::Lock;
 pub use problem::Problem;
 pub use registration::Registration;

@@ -2,13 +2,17 @@
 //! files and telemetry.
 
 mod backoff;
+pub mod client;
 mod clock;
 pub mod config;
+pub mod redaction;
 mod shutdown;
 pub mod telemetry;
 mod units;
 
 pub use backoff::Backoff;
+pub use client::{Client, ClientHeaders};
 pub use clock::Clock;
+pub use redaction::Redaction;
 pub use shutdown::{Shutdown, termination_signal};
 pub use units::{ByteSize, Duration, InvalidUnit};

@@ -1,6 +1,8 @@
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use hydrant_contracts::{InstanceId, ServiceId, proto};
+use hydrant_runtime::Redaction;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -46,7 +48,7 @@ pub struct LogLine {
     /// `error`, `warn`, `info`, `debug` or `trace`; empty when the line does not tell.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub level: String,
-    /// What it says. Without control characters.
+    /// What it says, without what must not be shown, without markup and control characters.
     pub message: String,
     /// What else a structured line tells.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
@@ -93,7 +95,11 @@ impl LogLine {
             self.level = level.into();
             fields.remove("level");
         }
-        self.fields = fields;
+        let mut fields = Value::Object(fields);
+        Redaction::shared().document(&mut fields);
+        if let Value::Object(fields) = fields {
+            self.fields = fields;
+        }
     }
 
     /// The message and the fields, as people read them: `started address=127.0.0.1:80`.
@@ -143,23 +149,28 @@ fn level(text: &str) -> Option<&'static str> {
         .find(|level| text.eq_ignore_ascii_case(level))
 }
 
-/// Escapes what could forge a line or steer a terminal. Colours are left out.
+/// The text as part of a line: without colours, without what must not be shown, and without what could
+/// forge a line or steer a terminal.
 fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(next) = rest.chars().next() {
-        if let Some(after) = behind_colour(rest) {
-            rest = after;
-            continue;
-        }
-        match next {
-            '\t' => printable.push(' '),
-            next if is_steering(next) => printable.extend(next.escape_unicode()),
-            next => printable.push(next),
-        }
-        rest = &rest[next.len_utf8()..];
+    let text = without_colours(text);
+    Redaction::shared().line(&text).into_owned()
+}
+
+fn without_colours(text: &str) -> Cow<'_, str> {
+    if !text.contains("\u{1b}[") {
+        return text.into();
     }
-    printable
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(escape) = rest.find('\u{1b}') {
+        let (before, at) = rest.split_at(escape);
+        plain.push_str(before);
+        rest = behind_colour(at).unwrap_or_else(|| {
+            plain.push('\u{1b}');
+            &at[1..]
+        });
+    }
+    Cow::Owned(plain + rest)
 }
 
 /// What follows a terminal's colour sequence that the text begins with.
@@ -167,13 +178,6 @@ fn behind_colour(text: &str) -> Option<&str> {
     let parameters = text.strip_prefix("\u{1b}[")?;
     let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
     parameters[end..].strip_prefix('m')
-}
-
-/// Control characters, line separators, and those that turn the direction of the text around.
-fn is_steering(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}')
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -221,7 +225,28 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_give_one_printable_line(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(!read(&bytes).text().chars().any(is_steering));
+            let text = read(&bytes).text();
+            prop_assert!(!text.chars().any(|c| c.is_control() || "<>".contains(c)));
         }
+    }
+
+    #[test]
+    fn what_foreign_programs_print_is_redacted_too() {
+        for text in [
+            "paid with 4111 1111 1111 1111 by a@b.com, password=hunter2",
+            "pass\u{1b}[1mword\u{1b}[0m=hunter2 4111\u{1b}[0m111111111111 a@b.com",
+            r#"{"message":"card 4111-1111-1111-1111","user":{"password":"hunter2","mail":"a@b.com"}}"#,
+            r#"{"message":"x","token":"hunter2","n":4111111111111111,"a@b.com":1}"#,
+            r#"{"level":"info","msg":"a@b.com","ssn":123456789,"n":4111111111111111}"#,
+        ] {
+            let line = read(text.as_bytes());
+            let stored = serde_json::to_string(&line).unwrap();
+            for shown in [line.text(), stored] {
+                for secret in ["hunter2", "4111", "1111", "a@b", "123456789"] {
+                    assert!(!shown.contains(secret), "{secret} in {shown}");
+                }
+            }
+        }
+        assert_eq!(read(b"<b>x</b>").message, "&lt;b&gt;x&lt;/b&gt;");
     }
 }
