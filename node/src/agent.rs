@@ -18,6 +18,7 @@ use crate::config::{Engines, Quotas};
 use crate::deadline::bounded;
 use crate::entries::Entries;
 use crate::error::StartError;
+use crate::exports::Exports;
 use crate::health::{self, Health};
 use crate::identity::{Authority, node_service};
 use crate::leases::Leases;
@@ -59,6 +60,8 @@ pub struct Parts {
     pub router_ports: Vec<u16>,
     /// How much the local API gives to its callers.
     pub quotas: Quotas,
+    /// What goes to other systems, to be counted.
+    pub exports: Exports,
     /// The time of day.
     pub clock: Clock,
 }
@@ -70,6 +73,7 @@ pub struct Agent {
     registrations: Arc<Registrations>,
     table: Arc<Table>,
     near: Arc<NearCache>,
+    health: Arc<Health>,
     shutdown: Shutdown,
 }
 
@@ -106,6 +110,11 @@ impl Agent {
         self.table.has_ready(instance).await;
     }
 
+    /// How the node is, and what it counts.
+    pub(crate) fn health(&self) -> Arc<Health> {
+        self.health.clone()
+    }
+
     /// Ends every lease and every stream, and gives up the session.
     pub async fn stop(&self) {
         self.shutdown.begin();
@@ -139,24 +148,37 @@ impl Agent {
             own_ports,
             shutdown: shutdown.clone(),
         });
+        let watches = Quota::new("watches", quotas.watches_per_caller, quotas.watches);
+        let health = Health {
+            server: parts.server.to_string(),
+            zone: parts.zone.to_string(),
+            presence: presence.clone(),
+            started: Instant::now(),
+            engines: parts.engines.clone(),
+            supervision: parts.supervision.clone(),
+            table: table.clone(),
+            traffic: parts.traffic.clone(),
+            leases: registrations.leases().clone(),
+            watches,
+            exports: parts.exports.clone(),
+        };
         Ok(Self {
             address,
             presence,
             registrations: Arc::new(registrations),
             table,
+            health: Arc::new(health),
             near: Arc::new(NearCache::new(parts.engines.state.clone())),
             shutdown,
         })
     }
 
     fn local_api(&self, parts: &Parts) -> LocalApi {
-        let quotas = parts.quotas;
         let leases = self.registrations.leases().clone();
-        let watches = Quota::new("watches", quotas.watches_per_caller, quotas.watches);
         LocalApi {
             authority: Authority::new(parts.key.clone()),
             leases: leases.clone(),
-            watches: watches.clone(),
+            watches: self.health.watches.clone(),
             coordination: parts.engines.coordination.clone(),
             state: parts.engines.state.clone(),
             near: self.near.clone(),
@@ -170,18 +192,7 @@ impl Agent {
             table: self.table.clone(),
             traffic: parts.traffic.clone(),
             supervision: parts.supervision.clone(),
-            health: Arc::new(Health {
-                server: parts.server.to_string(),
-                zone: parts.zone.to_string(),
-                presence: self.presence.clone(),
-                started: Instant::now(),
-                engines: parts.engines.clone(),
-                supervision: parts.supervision.clone(),
-                table: self.table.clone(),
-                traffic: parts.traffic.clone(),
-                leases,
-                watches,
-            }),
+            health: self.health.clone(),
             server: parts.server.to_string(),
             shutdown: self.shutdown.clone(),
         }

@@ -7,6 +7,7 @@ use hydrant_contracts::{ServerName, TokenKey, ZoneName};
 use hydrant_ports::{Coordination, State};
 use hydrant_runtime::Clock;
 
+use crate::exports::ExportsConfig;
 use crate::supervisor::ServiceSpec;
 
 /// What stands behind the ports of a node.
@@ -64,6 +65,8 @@ pub struct NodeConfig {
     pub grace: Duration,
     /// How much the local API gives to its callers.
     pub quotas: Quotas,
+    /// Where logs and metrics go to.
+    pub exports: ExportsConfig,
     /// The time of day.
     pub clock: Clock,
 }
@@ -86,6 +89,7 @@ impl NodeConfig {
             program: crate::supervisor::own_program(),
             grace: Duration::from_secs(30),
             quotas: Quotas::default(),
+            exports: ExportsConfig::default(),
             clock: Clock::system(),
         }
     }

@@ -44,6 +44,9 @@ pub enum StartError {
         /// The other node, for people.
         holder: String,
     },
+    /// Logs and metrics can't be sent to other systems.
+    #[error("the thread that sends logs and metrics cannot start")]
+    Exports(#[source] io::Error),
     /// The supervisor can't take over or start the services.
     #[error("the supervisor cannot start")]
     Supervisor(#[source] io::Error),

@@ -13,6 +13,7 @@ use hydrant_ports::EngineError;
 use tokio::time::Instant;
 
 use crate::config::Engines;
+use crate::exports::Exports;
 use crate::leases::Leases;
 use crate::metrics;
 use crate::quota::Quota;
@@ -39,6 +40,7 @@ pub(crate) struct Health {
     pub(crate) traffic: Arc<dyn Traffic>,
     pub(crate) leases: Leases,
     pub(crate) watches: Quota,
+    pub(crate) exports: Exports,
 }
 
 impl Health {
@@ -62,6 +64,19 @@ impl Health {
             servers: self.servers().servers,
             ..Default::default()
         }
+    }
+
+    /// Everything that the node counts, in Prometheus' text format.
+    pub(crate) async fn metrics(&self) -> String {
+        let numbers = metrics::Numbers {
+            health: self.read().await,
+            fleet: self.table.view().instances,
+            traffic: self.traffic.metrics(),
+            leases: self.leases.count(),
+            watches: self.watches.count(),
+            exports: self.exports.metrics(),
+        };
+        metrics::render(&numbers)
     }
 
     /// The servers of the fleet; asks no engine.
@@ -171,15 +186,8 @@ async fn health_page(State(health): State<Arc<Health>>, headers: HeaderMap) -> R
 }
 
 async fn metrics_page(State(health): State<Arc<Health>>) -> Response {
-    let numbers = metrics::Numbers {
-        health: health.read().await,
-        fleet: health.table.view().instances,
-        traffic: health.traffic.metrics(),
-        leases: health.leases.count(),
-        watches: health.watches.count(),
-    };
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], metrics::render(&numbers)).into_response()
+    ([(header::CONTENT_TYPE, kind)], health.metrics().await).into_response()
 }
 
 /// Protobuf JSON, with what is false written out: a reader must not guess.

@@ -15,6 +15,8 @@ pub(crate) struct Numbers {
     pub(crate) traffic: String,
     pub(crate) leases: usize,
     pub(crate) watches: usize,
+    /// What was sent to other systems, in the same format.
+    pub(crate) exports: String,
 }
 
 /// One metric family a block, as the format asks.
@@ -22,7 +24,7 @@ pub(crate) fn render(numbers: &Numbers) -> String {
     let mut text = Text::default();
     node(&mut text, numbers);
     supervised(&mut text, &numbers.health.services);
-    text.0 + &numbers.traffic
+    text.0 + &numbers.traffic + &numbers.exports
 }
 
 fn node(text: &mut Text, numbers: &Numbers) {
@@ -160,12 +162,14 @@ mod tests {
             traffic: "hydrant_refusals_total 0\n".into(),
             leases: 3,
             watches: 0,
+            exports: "hydrant_export_sent_total{to=\"graphite\"} 1\n".into(),
         };
         let text = render(&numbers);
         for line in [
             r#"hydrant_node_info{server="a\"b\\c\nd",version=""} 1"#,
             "hydrant_leases 3",
             "hydrant_refusals_total 0",
+            r#"hydrant_export_sent_total{to="graphite"} 1"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

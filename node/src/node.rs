@@ -14,6 +14,7 @@ use crate::agent::{Agent, Parts};
 use crate::config::{Engines, NodeConfig};
 use crate::deadline::bounded;
 use crate::error::StartError;
+use crate::exports::{Exports, Sources};
 use crate::identity::{invalid, load_or_create_key, write_operator_token};
 use crate::logs::{Logs, LogsConfig};
 use crate::supervision::Supervised;
@@ -34,6 +35,8 @@ pub struct Node {
     traffic: Arc<RouterTraffic>,
     agent: Arc<Agent>,
     supervisor: Supervisor,
+    logs: Logs,
+    exports: Exports,
 }
 
 impl Node {
@@ -66,6 +69,7 @@ impl Node {
             logs: open_logs(&config)?,
             supervisor: OnceLock::new(),
         });
+        let exports = Exports::new(&config.exports);
         let agent = Agent::start(Parts {
             server: config.server.clone(),
             zone: config.zone.clone(),
@@ -85,9 +89,18 @@ impl Node {
                 .map(SocketAddr::port)
                 .collect(),
             quotas: config.quotas,
+            exports: exports.clone(),
             clock: config.clock.clone(),
         });
         let agent = Arc::new(agent.await?);
+        let sources = Sources {
+            server: config.server.clone(),
+            logs: supervised.logs.clone(),
+            health: agent.health(),
+            clock: config.clock.clone(),
+        };
+        let started = exports.start(&config.exports, sources);
+        started.map_err(StartError::Exports)?;
         write_operator_token(&config.data.join("operator.token"), &key)?;
         let engines = bounded(&engines);
         let services = kept_scale(&*engines.coordination, &config).await?;
@@ -119,6 +132,8 @@ impl Node {
             traffic,
             agent,
             supervisor,
+            logs: supervised.logs.clone(),
+            exports,
         })
     }
 
@@ -148,6 +163,9 @@ impl Node {
             tracing::error!("some supervised services did not end in time");
         }
         tokio::join!(self.agent.stop(), self.traffic.shutdown(ROUTER_DRAINS));
+        // What the services said last goes out too.
+        self.logs.settle().await;
+        self.exports.stop().await;
     }
 }
 

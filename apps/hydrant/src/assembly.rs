@@ -12,7 +12,7 @@ use hydrant_ports::ErrorKind;
 use rustls::pki_types::UnixTime;
 
 use crate::cli::Builtin;
-use crate::config::{File, Fleet, Storage};
+use crate::config::{File, Fleet, Storage, Telemetry};
 use crate::data::{Held, RunningNode};
 use crate::failure::{Failure, Result, wrong};
 use crate::fleet::credentials::Credentials;
@@ -45,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) coordination: CoordinationEngine,
     pub(crate) state: StateEngine,
     pub(crate) storage: Storage,
+    pub(crate) telemetry: Telemetry,
 }
 
 impl Settings {
@@ -63,6 +64,7 @@ impl Settings {
             coordination: file.coordination,
             state: file.state,
             storage: file.storage,
+            telemetry: file.telemetry,
         }
     }
 }
@@ -178,6 +180,10 @@ fn node_config(
             .environment(&folder, config.fleet.is_some());
         hand_over(&mut config.services, owner, &storage);
     }
+    for service in &mut config.services {
+        service.env.extend(settings.telemetry.environment());
+    }
+    config.exports = settings.telemetry.exports().clone();
     Ok((config, settings.coordination, settings.state))
 }
 

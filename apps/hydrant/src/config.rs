@@ -5,6 +5,7 @@
 mod fleet;
 mod service;
 mod storage;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +25,7 @@ use crate::assembly::engines::{CoordinationEngine, StateEngine};
 pub(crate) use fleet::Fleet;
 use service::Service;
 pub(crate) use storage::{Storage, own_objects, own_records};
+pub(crate) use telemetry::Telemetry;
 
 /// The most services that one file may have.
 const MAX_SERVICES: usize = 1000;
@@ -45,6 +47,8 @@ pub(crate) struct File {
     pub(crate) state: StateEngine,
     /// Where `service/mobile` keeps its tables and images.
     pub(crate) storage: Storage,
+    /// What lines tell and never tell, and where they and metrics go to.
+    pub(crate) telemetry: Telemetry,
     services: Vec<Service>,
 }
 
@@ -57,6 +61,7 @@ struct Own {
     fleet: Option<Spanned<Fleet>>,
     records: Option<storage::Records>,
     objects: Option<storage::Objects>,
+    telemetry: Option<telemetry::Table>,
     #[serde(default, rename = "service")]
     services: Vec<Service>,
 }
@@ -130,6 +135,7 @@ impl File {
             coordination,
             state,
             storage,
+            telemetry: Telemetry::read(own.telemetry)?,
             services: own.services,
         };
         file.start_paths_at(folder);
@@ -145,6 +151,7 @@ impl File {
             *path = folder.join(&*path);
         }
         self.storage.start_paths_at(folder);
+        self.telemetry.start_paths_at(folder);
     }
 
     /// The services, as the supervisor takes them.
@@ -349,15 +356,16 @@ cpu = "50%"
             .skip(1)
             .filter_map(|rest| rest.split("```").next())
             .collect();
-        let [node, fleet, zookeeper, redis, storage] = blocks[..] else {
+        let [node, fleet, zookeeper, redis, storage, telemetry] = blocks[..] else {
             panic!("{} blocks", blocks.len());
         };
         assert!(parse(node).unwrap().fleet.is_none());
         let fleet = fleet.split("[coordination]").next().unwrap();
-        let file = parse(&format!("{fleet}{zookeeper}{redis}{storage}")).unwrap();
+        let file = parse(&format!("{fleet}{zookeeper}{redis}{storage}{telemetry}")).unwrap();
         assert!(file.fleet.unwrap().tls());
         assert!(file.coordination.is_shared() && file.state.is_shared());
         assert!(file.storage.records().is_some());
+        assert!(file.telemetry.exports().splunk.is_some());
     }
 
     #[test]

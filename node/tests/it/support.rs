@@ -86,6 +86,7 @@ impl Store {
             supervision: Arc::new(OneService),
             router_ports: vec![8080, 8081],
             quotas,
+            exports: Default::default(),
             clock: Clock::system(),
         });
         Ok(Server {

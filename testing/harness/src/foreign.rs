@@ -48,6 +48,33 @@ pub fn pypi(target: &Path) -> Option<PathBuf> {
     )
 }
 
+/// Carbon, the daemon of Graphite, and what reads its files: to be put into `PYTHONPATH`. They are
+/// published as sources only.
+pub fn graphite(target: &Path) -> Option<PathBuf> {
+    installed(
+        target,
+        "graphite",
+        &["python3", "pip3"],
+        "graphite.txt",
+        |folder| {
+            let mut command = Command::new("python3");
+            command
+                .args(["-m", "pip", "install", "--quiet", "--upgrade"])
+                .args([
+                    "--only-binary",
+                    ":all:",
+                    "--no-binary",
+                    "carbon,txAMQP,whisper",
+                ])
+                .args(["--target", ".", "-r", "graphite.txt"])
+                // Else it goes to a folder of the system.
+                .env("GRAPHITE_NO_PREFIX", "True")
+                .current_dir(folder);
+            command
+        },
+    )
+}
+
 /// The folder of a crate's sources, for the public test vectors that it carries. `version` is as in a
 /// manifest.
 pub fn crate_sources(target: &Path, name: &str, version: &str) -> Option<PathBuf> {

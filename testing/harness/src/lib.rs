@@ -4,6 +4,7 @@
 //! plain test and from within any runtime alike. Whatever is started ends when its value is
 //! dropped, also after a panic; what a killed test process leaves, its [`janitor`] ends.
 
+mod carbon;
 mod certificates;
 pub mod foreign;
 pub mod galera;
@@ -21,6 +22,7 @@ pub mod zookeeper;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+pub use carbon::Carbon;
 pub use certificates::Certificates;
 pub use galera::Galera;
 pub use janitor::{MARK, folder, marked};

@@ -1,7 +1,5 @@
 use std::path::Path;
 
-use hydrant_runtime::telemetry;
-
 use crate::assembly::Settings;
 use crate::cli::NodeArgs;
 use crate::commands::serve::Serving;
@@ -12,8 +10,9 @@ use crate::output::Output;
 
 /// Runs a node as a configuration file describes it, until it is asked to end.
 pub(crate) async fn run(args: &NodeArgs, output: &Output) -> Result<()> {
-    telemetry::start();
-    let settings = settings(&args.config, File::load(&args.config)?)?;
+    let file = File::load(&args.config)?;
+    file.telemetry.start();
+    let settings = settings(&args.config, file)?;
     let serving = Serving::start(settings, false).await?;
     let node = serving.addresses();
     if output.json {

@@ -2,7 +2,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use hydrant_contracts::{InstanceState, proto};
-use hydrant_runtime::telemetry;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -27,7 +26,6 @@ const POLL: Duration = Duration::from_millis(25);
 
 /// Runs a node with the built-in services, until it is asked to end.
 pub(crate) async fn run(global: &Global, args: &UpArgs, output: &Output) -> Result<()> {
-    telemetry::start();
     let begun = Instant::now();
     let file = args
         .config
@@ -35,6 +33,7 @@ pub(crate) async fn run(global: &Global, args: &UpArgs, output: &Output) -> Resu
         .map(File::load)
         .transpose()?
         .unwrap_or_default();
+    file.telemetry.start();
     let usual_data = global.data.is_none() && file.node.data.is_none();
     let settings = settings(global, args, file)?;
     let serving = Serving::start(settings, true).await?;

@@ -76,6 +76,11 @@ fn operate() {
 }
 
 #[test]
+fn logs() {
+    check("docs/guide/logs.md", &["python3", "sha256sum"]);
+}
+
+#[test]
 fn mobile() {
     check("docs/guide/mobile.md", &[]);
 }

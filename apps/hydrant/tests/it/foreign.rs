@@ -17,3 +17,8 @@ pub fn npm() -> Option<PathBuf> {
 pub fn pypi() -> Option<PathBuf> {
     foreign::pypi(Path::new(TARGET))
 }
+
+/// Carbon with what it needs: to be put into `PYTHONPATH`.
+pub fn graphite() -> Option<PathBuf> {
+    foreign::graphite(Path::new(TARGET))
+}

@@ -25,6 +25,7 @@ mod size;
 mod submissions;
 mod submissions_chaos;
 mod survival;
+mod telemetry;
 mod up;
 mod web;
 mod websocket;
