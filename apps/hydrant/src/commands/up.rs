@@ -159,6 +159,8 @@ impl Shown<'_> {
              curl 'http://{public}/api/mobile/v1/init?platform=ios&version=7.2.1&locale=en-US&slots=home'\n  \
              {hydrant} list\n  \
              {hydrant} explain GET /api/mobile/v1/init\n\n\
+             and in a browser, a form that is sent once and never lost:\n\n  \
+             http://{public}/api/submissions/\n\n\
              Ctrl-C stops it, and all that it started.\n"
         )
     }

@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use self::stores::{Sent, Stores, sha256_of};
 use crate::harness::{Node, Setup, is_soak, kill, pause, seed};
@@ -58,7 +59,8 @@ fn no_submission_is_lost_or_arrives_twice_while_everything_is_killed() {
         })
         .collect();
     let begun = Instant::now();
-    let counts = go_wrong(&mut node, &stores, seed);
+    let is_over = || sending.iter().all(JoinHandle::is_finished);
+    let counts = go_wrong(&mut node, is_over, seed);
     let sent: Vec<Sent> = runtime.block_on(async {
         let mut all = Vec::new();
         for one in sending {
@@ -80,11 +82,15 @@ fn no_submission_is_lost_or_arrives_twice_while_everything_is_killed() {
     check(&node, &sent);
 }
 
-/// One fault after the other, drawn from the seed, until the stores have nothing left to send.
-fn go_wrong(node: &mut Option<Node>, stores: &Stores, seed: u64) -> BTreeMap<Fault, usize> {
+/// One fault after the other, drawn from the seed, until the stores have ended.
+fn go_wrong(
+    node: &mut Option<Node>,
+    is_over: impl Fn() -> bool,
+    seed: u64,
+) -> BTreeMap<Fault, usize> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut counts = BTreeMap::new();
-    while stores.left.load(Ordering::Relaxed) > 0 {
+    while !is_over() {
         pause(Duration::from_millis(random.u64(300..1500)));
         let (fault, service) = FAULTS[random.usize(..FAULTS.len())];
         if fault == Fault::KillNode {
