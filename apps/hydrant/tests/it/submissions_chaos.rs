@@ -24,22 +24,22 @@ const STORES: u64 = 8;
 /// How long the queue may take to be empty after the last fault.
 const DRAINED: Duration = Duration::from_secs(180);
 
-/// What can go wrong.
+/// Whose process is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Fault {
-    KillFront,
-    KillKeeper,
-    KillWorker,
-    KillConsumer,
-    KillNode,
+enum Killed {
+    Front,
+    Keeper,
+    Worker,
+    Consumer,
+    Node,
 }
 
-const FAULTS: [(Fault, &str); 5] = [
-    (Fault::KillFront, "api/submissions"),
-    (Fault::KillKeeper, "service/submissions"),
-    (Fault::KillWorker, "orchestration/delivery"),
-    (Fault::KillConsumer, "api/demo-consumer"),
-    (Fault::KillNode, ""),
+const FAULTS: [(Killed, &str); 5] = [
+    (Killed::Front, "api/submissions"),
+    (Killed::Keeper, "service/submissions"),
+    (Killed::Worker, "orchestration/delivery"),
+    (Killed::Consumer, "api/demo-consumer"),
+    (Killed::Node, ""),
 ];
 
 #[test]
@@ -87,13 +87,13 @@ fn go_wrong(
     node: &mut Option<Node>,
     is_over: impl Fn() -> bool,
     seed: u64,
-) -> BTreeMap<Fault, usize> {
+) -> BTreeMap<Killed, usize> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut counts = BTreeMap::new();
     while !is_over() {
         pause(Duration::from_millis(random.u64(300..1500)));
         let (fault, service) = FAULTS[random.usize(..FAULTS.len())];
-        if fault == Fault::KillNode {
+        if fault == Killed::Node {
             let setup = node.take().expect("a node").kill();
             pause(Duration::from_millis(random.u64(0..800)));
             *node = Some(setup.start());
