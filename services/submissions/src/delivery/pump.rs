@@ -27,6 +27,9 @@ const MOST: u32 = 64;
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 
+/// How often the wait has doubled before what can't be had here is tried again.
+const OURS: u32 = 3;
+
 pub(super) struct Pump {
     shared: Arc<Shared>,
     pace: Pace,
@@ -178,9 +181,11 @@ impl Shared {
         let is_counted = failure.trouble == Trouble::Failing && !is_probe;
         let is_last = is_counted && task.attempt >= self.flow.attempts;
         let is_final = is_last || failure.trouble == Trouble::Refused;
-        let wait = match is_counted {
-            true => self.flow.backoff.draw(task.attempt - 1),
-            false => self.breaker.wait_behind(),
+        let wait = match failure.trouble {
+            // Nothing holds these back but their own waits.
+            Trouble::Ours => self.flow.backoff.draw(OURS),
+            _ if is_counted => self.flow.backoff.draw(task.attempt.saturating_sub(1)),
+            _ => self.breaker.wait_behind(),
         };
         let wait = failure.retry_after.map_or(wait, |asked| asked.max(wait));
         let reason = match is_last {
