@@ -39,8 +39,10 @@ enum Format {
     Html,
 }
 
+type Number = fn(&StoreDay) -> u64;
+
 /// The numbers of a store, with their names, in the order in which they are shown.
-pub(super) const NUMBERS: [(&str, fn(&StoreDay) -> u64); 10] = [
+pub(super) const NUMBERS: [(&str, Number); 10] = [
     ("sessions", |store| store.sessions),
     ("succeeded", |store| store.succeeded),
     ("failed", |store| store.failed),
