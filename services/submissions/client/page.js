@@ -270,7 +270,8 @@ function allowed({ maxCount, maxSize, types }) {
 
 function kind(pattern) {
   const [group, name] = pattern.split("/");
-  return name === "*" ? `${group}s` : name.toUpperCase();
+  if (name === "*") return `${group}s`;
+  return name === "plain" ? "plain text" : name.toUpperCase();
 }
 
 function unkept(error) {
@@ -331,6 +332,9 @@ function followConnection() {
   showIdentity();
 }
 
+/** How long after a failure the page is to be kept again, in milliseconds. */
+const KEEP_AGAIN = 5000;
+
 /** Keeps the page for times without a connection. A newer version is taken when the page begins, or when asked. */
 async function keepWorker() {
   const workers = navigator.serviceWorker;
@@ -346,8 +350,13 @@ async function keepWorker() {
     const registration = await workers.register(new URL("worker.js", BASE), { type: "module" });
     if (registration.waiting && hadOne) return activate(registration.waiting);
     registration.addEventListener("updatefound", () => offerUpdate(registration.installing, activate));
+    const { installing, active } = registration;
+    // A file did not come, as when the line broke: without a worker there is nobody else to load it again.
+    const again = () => installing.state === "redundant" && setTimeout(keepWorker, KEEP_AGAIN);
+    if (!active) installing?.addEventListener("statechange", again);
   } catch (error) {
-    console.warn("this page can't be opened without a connection:", error);
+    console.warn("this page can't be opened without a connection yet:", error);
+    if (isSecureContext) setTimeout(keepWorker, KEEP_AGAIN);
   }
 }
 

@@ -24,6 +24,7 @@ mod run;
 mod size;
 mod submissions;
 mod submissions_chaos;
+mod submissions_client;
 mod survival;
 mod telemetry;
 mod up;

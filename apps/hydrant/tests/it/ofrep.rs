@@ -2,6 +2,6 @@
 //! they run, 304, 429, wrong keys; and what a stream of changes meets on its way through the router.
 
 mod servers;
-mod stage;
+pub mod stage;
 mod streams;
 mod web;
