@@ -16,6 +16,7 @@ mod port;
 mod process;
 mod proxy;
 pub mod redis;
+pub mod seaweedfs;
 mod sshd;
 pub mod zookeeper;
 
@@ -30,6 +31,7 @@ pub use mariadb::MariaDb;
 pub use process::{Process, kill};
 pub use proxy::Proxy;
 pub use redis::Redis;
+pub use seaweedfs::SeaweedFs;
 pub use sshd::Sshd;
 pub use zookeeper::ZooKeeper;
 

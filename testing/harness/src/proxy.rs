@@ -41,6 +41,10 @@ struct State {
     bytes_per_second: Option<u64>,
     /// A client that sends so many bytes at once makes everything held.
     trap: Option<usize>,
+    /// After so many bytes of its client a connection is reset.
+    fuse: Option<u64>,
+    /// How many were.
+    blown: u64,
     /// Both ends of each connection.
     connections: HashMap<u64, Vec<TcpStream>>,
     /// The listener's thread is to end.
@@ -73,6 +77,16 @@ impl Shared {
         if state.trap.is_some_and(|bytes| read >= bytes) {
             state.mode = Mode::Held;
         }
+    }
+
+    /// A client has sent so much in all: too much for the line?
+    fn blow_fuse(&self, sent: u64) -> io::Result<()> {
+        let mut state = self.state();
+        if state.fuse.is_none_or(|most| sent < most) {
+            return Ok(());
+        }
+        state.blown += 1;
+        Err(io::ErrorKind::ConnectionReset.into())
     }
 
     /// Waits while nothing may move; then tells how it may.
@@ -124,6 +138,7 @@ impl Proxy {
         self.shared.change(|state| {
             was = std::mem::take(&mut state.mode);
             state.trap = None;
+            state.fuse = None;
             state.delay = Duration::ZERO;
             state.bytes_per_second = None;
         });
@@ -146,6 +161,16 @@ impl Proxy {
     pub fn hold_at(&self, bytes: usize) {
         self.shared
             .change(|state| state.trap = Some(bytes.min(PIECE)));
+    }
+
+    /// Resets each connection when its client has sent so many bytes, as a bad line would.
+    pub fn reset_after(&self, bytes: u64) {
+        self.shared.change(|state| state.fuse = Some(bytes));
+    }
+
+    /// How many connections were reset so.
+    pub fn resets(&self) -> u64 {
+        self.shared.state().blown
     }
 
     /// Whether nothing moves.
@@ -278,11 +303,14 @@ fn move_all(
     is_up: bool,
 ) -> io::Result<()> {
     let mut buffer = [0; PIECE];
+    let mut sent = 0;
     loop {
         shared.wait_passing();
         let read = from.read(&mut buffer)?;
         if is_up {
             shared.spring_trap(read);
+            sent += read as u64;
+            shared.blow_fuse(sent)?;
         }
         let (delay, limit) = shared.wait_passing();
         crate::pause(delay);

@@ -39,14 +39,19 @@ struct Tls {
     key: Option<Spanned<PathBuf>>,
 }
 
-/// `[objects]`: the object store.
+/// The longest name of an object store.
+const MAX_NAME: usize = 16;
+
+/// `[objects]`: the object store, and `[objects.far]`: the one in the other data centre.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Objects {
+    name: Option<Spanned<String>>,
     url: Spanned<String>,
     endpoint: Option<Spanned<String>>,
     region: Option<Spanned<String>>,
     credentials_file: Option<Spanned<PathBuf>>,
+    far: Option<Box<Objects>>,
 }
 
 impl Storage {
@@ -68,8 +73,11 @@ impl Storage {
     /// Paths that are relative in the file begin where it lies.
     pub(super) fn start_paths_at(&mut self, folder: &Path) {
         let records = self.records.iter_mut().flat_map(Records::paths_mut);
-        let objects = self.objects.iter_mut();
-        let objects = objects.filter_map(|objects| objects.credentials_file.as_mut());
+        let objects = self.objects.iter_mut().flat_map(|near| {
+            let far = near.far.as_mut().map(|far| &mut far.credentials_file);
+            std::iter::once(&mut near.credentials_file).chain(far)
+        });
+        let objects = objects.flatten();
         for path in records.chain(objects.map(Spanned::get_mut)) {
             *path = folder.join(&*path);
         }
@@ -106,14 +114,14 @@ impl Storage {
         let objects = self.objects.as_ref().map(Objects::environment);
         let objects = objects.unwrap_or_else(|| match is_fleet {
             true => Vec::new(),
-            false => vec![("", own_objects(folder).url)],
+            false => vec![(String::new(), own_objects(folder).url)],
         });
         let [of_records, of_objects] = VARIABLES;
-        let name = |prefix: &'static str| move |(name, value)| (format!("{prefix}{name}"), value);
-        let records = records.into_iter().map(name(of_records));
-        records
-            .chain(objects.into_iter().map(name(of_objects)))
-            .collect()
+        let records = records.into_iter();
+        let records = records.map(|(name, value)| (format!("{of_records}{name}"), value));
+        let objects = objects.into_iter();
+        let objects = objects.map(|(name, value)| (format!("{of_objects}{name}"), value));
+        records.chain(objects).collect()
     }
 }
 
@@ -218,6 +226,31 @@ impl Tls {
 
 impl Objects {
     fn check(&self) -> Result<(), Mistake> {
+        self.check_own()?;
+        let Some(far) = &self.far else {
+            return Ok(());
+        };
+        far.check_own()?;
+        if let Some(third) = &far.far {
+            let message = "there are two data centres: take this table out";
+            return Err((third.url.span().start, message.into()));
+        }
+        match (&self.name, &far.name) {
+            (Some(near), Some(far)) if near.get_ref() == far.get_ref() => {
+                let message = "two object stores have this `name`: give each its own";
+                Err((far.span().start, message.into()))
+            }
+            (Some(_), Some(_)) => Ok(()),
+            (None, _) => Err((self.url.span().start, NO_NAME.into())),
+            (_, None) => Err((far.url.span().start, NO_NAME.into())),
+        }
+    }
+
+    fn check_own(&self) -> Result<(), Mistake> {
+        if let Some(name) = self.name.as_ref().filter(|name| !is_name(name.get_ref())) {
+            let message = format!("`name` is 1 to {MAX_NAME} small letters, digits and hyphens");
+            return Err((name.span().start, message));
+        }
         let (url, at) = (self.url.get_ref().as_str(), self.url.span().start);
         let is_folder = url.starts_with("file:///") && url.len() > "file:///".len();
         if !is_folder && !is_bucket(url) {
@@ -256,7 +289,7 @@ impl Objects {
         let text =
             |value: &Option<Spanned<String>>| value.as_ref().map(|one| one.get_ref().clone());
         ObjectsConfig {
-            name: None,
+            name: text(&self.name),
             url: self.url.get_ref().clone(),
             endpoint: text(&self.endpoint),
             region: text(&self.region),
@@ -264,16 +297,33 @@ impl Objects {
         }
     }
 
-    fn environment(&self) -> Vec<(&'static str, String)> {
-        let texts = [("_ENDPOINT", &self.endpoint), ("_REGION", &self.region)];
+    fn environment(&self) -> Vec<(String, String)> {
+        let far = self.far.iter().flat_map(|far| far.environment());
+        let far = far.map(|(name, value)| (format!("_FAR{name}"), value));
+        let texts = [
+            ("_NAME", &self.name),
+            ("_ENDPOINT", &self.endpoint),
+            ("_REGION", &self.region),
+        ];
         let texts = texts.into_iter().filter_map(|(name, value)| {
-            value.as_ref().map(|value| (name, value.get_ref().clone()))
+            let value = value.as_ref()?.get_ref();
+            Some((name.to_owned(), value.clone()))
         });
         let file = self.credentials_file.as_ref();
-        let file = file.map(|file| ("_CREDENTIALS_FILE", text(file.get_ref())));
-        let url = ("", self.url.get_ref().clone());
-        std::iter::once(url).chain(texts).chain(file).collect()
+        let file = file.map(|file| ("_CREDENTIALS_FILE".to_owned(), text(file.get_ref())));
+        let url = (String::new(), self.url.get_ref().clone());
+        let own = std::iter::once(url).chain(texts).chain(file);
+        own.chain(far).collect()
     }
+}
+
+/// What is said where one of two stores has no name.
+const NO_NAME: &str = "two object stores need a `name` each, which is the same in the files of both data \
+                       centres: write name = \"a\" and name = \"b\"";
+
+fn is_name(name: &str) -> bool {
+    let is_good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(is_good)
 }
 
 /// `s3://bucket` or `s3://bucket/prefix`.
@@ -362,6 +412,19 @@ mod tests {
         assert_eq!(environment(text, false), expected);
         let config = parse(text).unwrap().storage.records().unwrap();
         assert!(config.tls.unwrap().identity.is_some());
+        let far = environment(
+            "[objects]\nname = \"a\"\nurl = \"file:///a\"\n\
+             [objects.far]\nname = \"b\"\nurl = \"s3://b\"\ncredentials_file = \"s3.toml\"",
+            true,
+        );
+        let expected = [
+            "HYDRANT_OBJECTS=file:///a",
+            "HYDRANT_OBJECTS_NAME=a",
+            "HYDRANT_OBJECTS_FAR=s3://b",
+            "HYDRANT_OBJECTS_FAR_NAME=b",
+            "HYDRANT_OBJECTS_FAR_CREDENTIALS_FILE=/etc/s3.toml",
+        ];
+        assert_eq!(far, expected);
         let sqlite = environment("[records]\nurl = \"sqlite:a.db\"", false);
         assert_eq!(sqlite[0], "HYDRANT_RECORDS=sqlite:/etc/a.db");
     }
@@ -370,6 +433,11 @@ mod tests {
     fn each_mistake_has_its_place_and_its_mend() {
         let records = |rest: &str| format!("[records]\nurl = \"mysql://u@h/d\"\n{rest}");
         let objects = |rest: &str| format!("[objects]\nurl = \"s3://b/p\"\n{rest}");
+        let far = |near: &str, far: &str| {
+            format!(
+                "[objects]\nurl = \"file:///x\"\n{near}\n[objects.far]\nurl = \"file:///y\"\n{far}"
+            )
+        };
         let fleet = "[fleet]\npeer = \"127.0.0.1:9\"\ncredentials = \"x\"\n\
                      [coordination]\nengine = \"zookeeper\"\nservers = [\"x:1\"]\n\
                      [state]\nengine = \"redis\"\nservers = [\"x:1\"]\n";
@@ -414,6 +482,27 @@ mod tests {
                 "take this line out",
             ),
             (objects(""), "2:7", "credentials_file"),
+            (
+                "[objects]\nname = \"A\"\nurl = \"file:///x\"".into(),
+                "2:8",
+                "small letters",
+            ),
+            (far("", "name = \"b\""), "2:7", "name = \"a\""),
+            (far("name = \"a\"", ""), "5:7", "name = \"a\""),
+            (far("name = \"a\"", "name = \"a\""), "6:8", "its own"),
+            (
+                far("name = \"a\"", "region = \"x\""),
+                "6:10",
+                "take this line out",
+            ),
+            (
+                far(
+                    "name = \"a\"",
+                    "name = \"b\"\n[objects.far.far]\nurl = \"file:///z\"",
+                ),
+                "8:7",
+                "two data centres",
+            ),
             (
                 objects("credentials_file = \"x\"\nendpoint = \"h:9\""),
                 "4:12",

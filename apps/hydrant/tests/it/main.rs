@@ -1,5 +1,6 @@
 //! The binary as its users see it: what it prints, and what a running node does.
 
+mod attachments;
 mod clients;
 mod content;
 mod docs;

@@ -10,6 +10,7 @@
 mod accept;
 mod attachments;
 mod body;
+mod cors;
 mod follow;
 mod identity;
 mod refusal;
@@ -19,6 +20,7 @@ mod submit;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use hydrant_sdk::{Code, Error, Hydrant, Problem, Service, Tier, Transport};
 
@@ -74,6 +76,7 @@ fn routes(front: Front) -> Router {
         .merge(client::routes())
         .fallback(|| async { Problem(no_such_page()) })
         .method_not_allowed_fallback(|| async { Problem(no_such_method()).with_status(METHOD) })
+        .layer(from_fn_with_state(front.clone(), cors::cors))
         .with_state(front)
 }
 

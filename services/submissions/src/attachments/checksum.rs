@@ -40,11 +40,12 @@ impl Checksum {
     }
 
     /// Whether the bytes are those that the client meant.
-    pub(super) fn fits(self) -> bool {
-        match self.taken {
-            Taken::Sha1(hash) => hash.finalize()[..] == self.expected[..],
-            Taken::Sha256(hash) => hash.finalize()[..] == self.expected[..],
-        }
+    pub(super) fn fits(&self) -> bool {
+        let taken = match &self.taken {
+            Taken::Sha1(hash) => hash.clone().finalize().to_vec(),
+            Taken::Sha256(hash) => hash.clone().finalize().to_vec(),
+        };
+        taken == self.expected
     }
 }
 

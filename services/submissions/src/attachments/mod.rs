@@ -78,8 +78,10 @@ impl Default for Limits {
 const ROOM: usize = 128 * 1024 * 1024;
 /// How many requests with bytes one process takes at a time.
 const UPLOADS: usize = 2000;
-/// How many attachments one process sends at a time.
-const SENDS: usize = 64;
+/// How many attachments one process sends at a time; each has a piece in memory.
+const SENDS: usize = 16;
+/// How long somebody waits for a place among them.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What attachments are kept with. Cheap to clone.
 #[derive(Clone)]

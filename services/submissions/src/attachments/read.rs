@@ -14,11 +14,12 @@ use futures::stream::{self, Stream};
 use hydrant_records::read;
 use hydrant_sdk::{Code, Error};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
-use super::Attachments;
 use super::refusal::{Refusal, not_whole, unknown_upload};
 use super::room::busy;
 use super::rows::{self, Piece, State as Is, Upload};
+use super::{Attachments, PATIENCE};
 
 /// How many pieces are looked up at a time.
 const PAGE: i64 = 64;
@@ -42,12 +43,8 @@ pub(super) async fn get(
         ControlFlow::Break(from) if from < size => Some(from),
         ControlFlow::Break(_) => return Ok(unsatisfiable(size)),
     };
-    let place = desk
-        .0
-        .sends
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| busy())?;
+    let place = timeout(PATIENCE, desk.0.sends.clone().acquire_owned()).await;
+    let place = place.ok().and_then(Result::ok).ok_or_else(busy)?;
     let body = Body::from_stream(desk.send(&upload, from.unwrap_or(0), place).await?);
     let status = match from {
         Some(_) => StatusCode::PARTIAL_CONTENT,
@@ -112,7 +109,7 @@ struct Sending {
 }
 
 impl Attachments {
-    async fn send(
+    pub(super) async fn send(
         &self,
         upload: &Upload,
         from: u64,

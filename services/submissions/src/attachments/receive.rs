@@ -43,15 +43,16 @@ struct Receiver {
     desk: Attachments,
     /// As it is kept.
     upload: Upload,
+    /// Of this request.
+    epoch: i64,
     /// The most that it may have, in bytes.
     most: u64,
+    /// Where what is in the basin begins. Another request may have brought it already.
+    at: u64,
     basin: Basin,
-    /// The hash of what is in the basin.
-    piece: Running,
-    /// The hash of all that has come.
-    running: Running,
-    /// Pieces that are written, and count when the checksum fits.
+    /// Pieces that are written, and count when the checksum fits; and the hash with them.
     held: Vec<Piece>,
+    running: Running,
     checksum: Option<Checksum>,
     begun: Instant,
     /// When the last bytes came.
@@ -72,7 +73,9 @@ enum Next {
 
 impl Attachments {
     /// Goes on with an upload, and tells how it stands afterwards. Of two requests for one upload the newer
-    /// takes over; what the older one still has is refused.
+    /// takes over: the older one ends with what it has so far. That counts too, and the newer one leaves out
+    /// what is there already: a client that goes on sooner than the cut is noticed here would else never get
+    /// any further.
     ///
     /// # Errors
     ///
@@ -97,8 +100,9 @@ impl Attachments {
         let now = Instant::now();
         let receiver = Receiver {
             basin: Basin::new(self.0.room.clone(), self.0.limits.piece),
+            at: upload.received,
+            epoch: upload.epoch,
             running: upload.running.clone(),
-            piece: Running::default(),
             held: Vec::new(),
             desk: self.clone(),
             upload,
@@ -169,13 +173,14 @@ impl Attachments {
         Err(stores::unavailable())
     }
 
-    /// Makes pieces count. Repeats a commit of which nobody knows whether it has happened.
+    /// Makes pieces count, and tells how the upload stands. Repeats a commit of which nobody knows whether it
+    /// has happened.
     async fn commit(
         &self,
         before: &Upload,
         after: &Upload,
         pieces: &[Piece],
-    ) -> Result<(), Refusal> {
+    ) -> Result<Upload, Refusal> {
         let records = self.0.desk.tables.ready().await?;
         let now = self.now();
         let committed = transaction!(records, |tx| put(tx, before, after, pieces, now).await);
@@ -208,25 +213,23 @@ fn say_length(upload: &mut Upload, length: Option<u64>, largest: u64) -> Result<
     Ok(())
 }
 
-/// Pieces count from the end of this transaction on, if this request is still the newest.
+/// Pieces count from the end of this transaction on, unless others have come in between: then the upload is
+/// returned as these left it.
 async fn put(
     tx: &mut Transaction,
     before: &Upload,
     after: &Upload,
     pieces: &[Piece],
     now: i64,
-) -> Result<(), Refusal> {
+) -> Result<Upload, Refusal> {
     let around = match after.state {
         State::Whole => Some(rows::lock_submission(tx, &before.submission).await?),
         _ => None,
     };
     let kept = rows::lock_of(tx, &before.submission, &before.id).await?;
-    if kept.epoch == before.epoch && kept.received == after.received && kept.state == after.state {
-        return Ok(());
-    }
     kept.check_living(now)?;
-    if kept.epoch != before.epoch || kept.received != before.received {
-        return Err(taken_over());
+    if kept.received != before.received || kept.state != State::Open {
+        return Ok(kept);
     }
     let mut end = before.clone();
     for piece in pieces {
@@ -237,11 +240,15 @@ async fn put(
         end.pieces += 1;
         end.received += piece.seal.size;
     }
-    rows::save(tx, after).await?;
+    let after = Upload {
+        epoch: kept.epoch,
+        ..after.clone()
+    };
+    rows::save(tx, &after).await?;
     if let Some(around) = around {
-        tell(tx, &around, after, now).await?;
+        tell(tx, &around, &after, now).await?;
     }
-    Ok(())
+    Ok(after)
 }
 
 /// An attachment is whole: a change of its submission, and an event.
@@ -336,8 +343,6 @@ impl Receiver {
             let taken = self.basin.fill(rest).await?;
             self.filling.get_or_insert_with(Instant::now);
             let (now, later) = rest.split_at(taken);
-            self.piece.update(now);
-            self.running.update(now);
             if let Some(checksum) = &mut self.checksum {
                 checksum.update(now);
             }
@@ -352,10 +357,9 @@ impl Receiver {
         Ok(())
     }
 
-    /// How many bytes the upload has, with those that are under way.
+    /// How many bytes the upload would have, with those that are under way.
     fn come(&self) -> u64 {
-        let held: u64 = self.held.iter().map(|piece| piece.seal.size).sum();
-        self.upload.received + held + self.basin.len() as u64
+        self.at + self.basin.len() as u64
     }
 
     /// What is in the basin becomes a piece, and counts, unless a checksum has to fit first.
@@ -364,29 +368,55 @@ impl Receiver {
         if self.basin.is_empty() {
             return Ok(());
         }
-        let size = self.basin.len() as u64;
         let most = PIECES + (self.most / MEGABYTE) as i64;
         if self.upload.pieces + self.held.len() as i64 >= most {
             return Err(too_many_pieces());
         }
         // The room is given back when the bytes are in a store.
         let (bytes, _room) = self.basin.take();
-        let sha256 = std::mem::take(&mut self.piece).finish();
-        let piece = self.desk.keep(bytes.into(), Seal { size, sha256 }).await?;
-        self.held.push(piece);
         match self.checksum {
-            Some(_) => Ok(()),
-            None => self.commit().await,
+            Some(_) => self.hold(bytes.into()).await?,
+            None => self.add(bytes.into()).await?,
+        }
+        // While this was under way nobody listened: that was no silence.
+        self.heard = Instant::now();
+        Ok(())
+    }
+
+    async fn hold(&mut self, bytes: Bytes) -> Result<(), Refusal> {
+        self.at += bytes.len() as u64;
+        let (seal, running) = hashed(self.running.clone(), &bytes).await?;
+        self.running = running;
+        self.held.push(self.desk.keep(bytes, seal).await?);
+        Ok(())
+    }
+
+    /// Adds bytes to the upload, but for those that others have added in the meantime.
+    async fn add(&mut self, mut bytes: Bytes) -> Result<(), Refusal> {
+        loop {
+            let known = self.upload.received.saturating_sub(self.at);
+            let known = bytes.split_to(known.min(bytes.len() as u64) as usize).len();
+            self.at += known as u64;
+            if bytes.is_empty() {
+                break;
+            }
+            let (seal, running) = hashed(self.upload.running.clone(), &bytes).await?;
+            let piece = self.desk.keep(bytes.clone(), seal).await?;
+            self.commit(vec![piece], running).await?;
+        }
+        match self.upload.epoch == self.epoch {
+            true => Ok(()),
+            false => Err(taken_over()),
         }
     }
 
-    async fn commit(&mut self) -> Result<(), Refusal> {
-        let pieces = std::mem::take(&mut self.held);
+    /// Makes pieces count that begin where the upload ends.
+    async fn commit(&mut self, pieces: Vec<Piece>, running: Running) -> Result<(), Refusal> {
         let size: u64 = pieces.iter().map(|piece| piece.seal.size).sum();
         let mut after = Upload {
             received: self.upload.received + size,
             pieces: self.upload.pieces + pieces.len() as i64,
-            running: self.running.clone(),
+            running,
             expires_ms: self.desk.expiry(),
             ..self.upload.clone()
         };
@@ -395,24 +425,40 @@ impl Receiver {
         if after.has_all() {
             after.become_whole();
         }
-        self.desk.commit(&self.upload, &after, &pieces).await?;
-        self.upload = after;
+        self.upload = self.desk.commit(&self.upload, &after, &pieces).await?;
         Ok(())
     }
 
     async fn end(mut self) -> Result<Upload, Refusal> {
-        if let Some(checksum) = self.checksum.take()
-            && !checksum.fits()
-        {
-            return Err(checksum_mismatch());
+        match self.checksum.take() {
+            None => self.flush().await?,
+            Some(checksum) if !checksum.fits() => return Err(checksum_mismatch()),
+            Some(_) if self.basin.is_empty() => {}
+            Some(_) => {
+                let (bytes, _room) = self.basin.take();
+                self.hold(bytes.into()).await?;
+            }
         }
-        self.flush().await?;
         let is_unfinished = self.upload.state == State::Open && self.upload.has_all();
         if is_unfinished || !self.held.is_empty() {
-            self.commit().await?;
+            let pieces = std::mem::take(&mut self.held);
+            self.commit(pieces, self.running.clone()).await?;
         }
-        Ok(self.upload)
+        match self.upload.received < self.at {
+            true => Err(taken_over()),
+            false => Ok(self.upload),
+        }
     }
+}
+
+/// The seal of bytes, and the hash of the whole with them. Hashing takes a while, and so has a thread.
+async fn hashed(mut running: Running, bytes: &Bytes) -> Result<(Seal, Running), Refusal> {
+    let bytes = bytes.clone();
+    let hashed = tokio::task::spawn_blocking(move || {
+        running.update(&bytes);
+        (stores::seal(&bytes), running)
+    });
+    hashed.await.map_err(|_| task_failed())
 }
 
 impl Upload {

@@ -40,6 +40,7 @@ pub(super) struct Store {
     name: String,
     config: Config,
     opened: OnceLock<Arc<dyn ObjectStore>>,
+    patience: Duration,
     breaker: Breaker,
 }
 
@@ -73,6 +74,7 @@ impl Stores {
             name: config.name.clone().unwrap_or_else(|| ONLY.into()),
             config,
             opened: OnceLock::new(),
+            patience: PATIENCE,
             breaker: Breaker::default(),
         });
         Self(Arc::new(stores.collect()))
@@ -84,6 +86,7 @@ impl Stores {
             name: name.into(),
             config: Config::default(),
             opened: OnceLock::from(objects),
+            patience: Duration::from_millis(500),
             breaker: Breaker::default(),
         });
         Self(Arc::new(stores.collect()))
@@ -115,7 +118,7 @@ impl Stores {
         let others = self.0.iter().filter(|store| store.name != name);
         let mut worst = None;
         for store in named.chain(others) {
-            let trouble = match timeout(PATIENCE, store.read(object, seal)).await {
+            let trouble = match timeout(store.patience, store.read(object, seal)).await {
                 Ok(Ok(bytes)) => return Ok(bytes),
                 Ok(Err(trouble)) => trouble,
                 Err(_) => late(),
@@ -140,8 +143,12 @@ impl Stores {
         let store = self.0.iter().find(|store| store.name == name);
         let store = store.ok_or_else(|| unknown_store(name))?;
         let objects = store.open().map_err(|_| unavailable())?;
+        if let Some(folder) = store.config.folder() {
+            // So a folder calls what is being written; a process that was killed leaves it there.
+            let _ = tokio::fs::remove_file(folder.join(format!("{object}#1"))).await;
+        }
         let location = Location::from(object);
-        match timeout(PATIENCE, objects.delete(&location)).await {
+        match timeout(store.patience, objects.delete(&location)).await {
             Ok(Ok(()) | Err(StoreError::NotFound { .. })) => Ok(()),
             _ => Err(unavailable()),
         }
@@ -156,7 +163,7 @@ impl Store {
 
     /// Keeps bytes under a name that nothing else has; when this is true they are there, whole.
     pub(super) async fn write(&self, object: &str, bytes: Bytes, seal: &Seal) -> bool {
-        let written = timeout(PATIENCE, self.write_and_read(object, bytes, seal)).await;
+        let written = timeout(self.patience, self.write_and_read(object, bytes, seal)).await;
         match written.unwrap_or_else(|_| Err(late())) {
             Ok(()) => {
                 self.breaker.succeeded();
@@ -195,9 +202,7 @@ impl Store {
             return Err(Trouble::Lies(Seal { size, sha256 }));
         }
         let bytes = found.bytes().await?;
-        let sha256 = hex(&Sha256::digest(&bytes));
-        let size = bytes.len() as u64;
-        checked(Seal { size, sha256 }, seal).map(|()| bytes)
+        checked(self::seal(&bytes), seal).map(|()| bytes)
     }
 
     /// Opened when it is needed first, and tried again when that failed.
@@ -253,6 +258,14 @@ fn late() -> Trouble {
 pub(super) fn new_object() -> String {
     let name = Uuid::new_v4().to_string();
     format!("{FOLDER}/{}/{name}", &name[..2])
+}
+
+/// The seal of bytes.
+pub(super) fn seal(bytes: &[u8]) -> Seal {
+    Seal {
+        size: bytes.len() as u64,
+        sha256: hex(&Sha256::digest(bytes)),
+    }
 }
 
 fn no_store() -> Error {

@@ -2,6 +2,7 @@
 
 mod consumer;
 mod media;
+mod origin;
 mod schema;
 pub(crate) mod template;
 
@@ -22,6 +23,7 @@ pub(crate) use consumer::{
     Reference, Rest, Sftp,
 };
 pub(crate) use media::MediaRange;
+use origin::Origin;
 pub(crate) use schema::{Mistake, Schema};
 
 /// The variable that names the file of forms and consumers.
@@ -50,6 +52,7 @@ const MAX_ATTACHMENT: ByteSize = ByteSize::new(64 * 1024 * 1024 * 1024);
 pub(crate) struct Forms {
     forms: BTreeMap<String, Arc<Form>>,
     consumers: BTreeMap<String, Arc<Consumer>>,
+    origins: Vec<Origin>,
 }
 
 /// One kind of submission.
@@ -87,6 +90,9 @@ struct File {
     forms: BTreeMap<String, FormTable>,
     #[serde(default)]
     consumers: BTreeMap<String, consumer::Table>,
+    /// Whose pages may send from a browser, beside the service's own.
+    #[serde(default)]
+    origins: Vec<Origin>,
 }
 
 #[derive(Deserialize)]
@@ -162,8 +168,13 @@ impl Forms {
     }
 
     fn checked(file: File, around: &Around<'_>) -> Result<Self, String> {
-        if file.forms.len() > MAX_NAMES || file.consumers.len() > MAX_NAMES {
-            return Err(format!("it has more than {MAX_NAMES} forms or consumers"));
+        if file.forms.len() > MAX_NAMES
+            || file.consumers.len() > MAX_NAMES
+            || file.origins.len() > MAX_NAMES
+        {
+            return Err(format!(
+                "it has more than {MAX_NAMES} forms, consumers or origins"
+            ));
         }
         let mut consumers = BTreeMap::new();
         for (name, table) in file.consumers {
@@ -179,7 +190,17 @@ impl Forms {
             let form = table.checked(&name, &consumers, around).map_err(of)?;
             forms.insert(name, Arc::new(form));
         }
-        Ok(Self { forms, consumers })
+        let origins = file.origins;
+        Ok(Self {
+            forms,
+            consumers,
+            origins,
+        })
+    }
+
+    /// Whose pages may send from a browser.
+    pub(crate) fn origins(&self) -> &[Origin] {
+        &self.origins
     }
 
     /// The form of this name.

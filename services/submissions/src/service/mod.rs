@@ -24,7 +24,7 @@ use crate::proto::{
 };
 use deliveries::Work;
 use intake::Intake;
-use status::Changes;
+pub(crate) use status::Changes;
 pub(crate) use tables::Tables;
 pub use tables::make_tables;
 
