@@ -41,9 +41,11 @@ struct State {
     bytes_per_second: Option<u64>,
     /// A client that sends so many bytes at once makes everything held.
     trap: Option<usize>,
-    /// After so many bytes of its client a connection is reset.
+    /// After so many bytes of clients the connection of the last one is reset.
     fuse: Option<u64>,
-    /// How many were.
+    /// How many bytes of clients have passed since.
+    passed: u64,
+    /// How many connections were reset.
     blown: u64,
     /// Both ends of each connection.
     connections: HashMap<u64, Vec<TcpStream>>,
@@ -79,12 +81,14 @@ impl Shared {
         }
     }
 
-    /// A client has sent so much in all: too much for the line?
+    /// A client has sent more: too much for the line?
     fn blow_fuse(&self, sent: u64) -> io::Result<()> {
         let mut state = self.state();
-        if state.fuse.is_none_or(|most| sent < most) {
+        state.passed += sent;
+        if state.fuse.is_none_or(|most| state.passed < most) {
             return Ok(());
         }
+        state.passed = 0;
         state.blown += 1;
         Err(io::ErrorKind::ConnectionReset.into())
     }
@@ -163,9 +167,12 @@ impl Proxy {
             .change(|state| state.trap = Some(bytes.min(PIECE)));
     }
 
-    /// Resets each connection when its client has sent so many bytes, as a bad line would.
+    /// Resets a connection each time that clients have sent so many bytes in all, as a bad line would.
     pub fn reset_after(&self, bytes: u64) {
-        self.shared.change(|state| state.fuse = Some(bytes));
+        self.shared.change(|state| {
+            state.fuse = Some(bytes);
+            state.passed = 0;
+        });
     }
 
     /// How many connections were reset so.
@@ -303,14 +310,12 @@ fn move_all(
     is_up: bool,
 ) -> io::Result<()> {
     let mut buffer = [0; PIECE];
-    let mut sent = 0;
     loop {
         shared.wait_passing();
         let read = from.read(&mut buffer)?;
         if is_up {
             shared.spring_trap(read);
-            sent += read as u64;
-            shared.blow_fuse(sent)?;
+            shared.blow_fuse(read as u64)?;
         }
         let (delay, limit) = shared.wait_passing();
         crate::pause(delay);

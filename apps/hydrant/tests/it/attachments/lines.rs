@@ -78,7 +78,7 @@ fn tuspy_uploads_chunks_with_checksums_over_such_a_line() {
 
 fn upload_with(name: &str, client: impl Fn(&str, &std::path::Path) -> Command) {
     let counter = Counter::new(Setup::up().start());
-    let size = if is_soak() { 100 * MB } else { 20 * MB };
+    let size = if is_soak() { 100 * MB } else { 10 * MB };
     let all = bytes(size, seed());
     let line = Proxy::start(counter.node.public());
     line.reset_after(2 * MB as u64);

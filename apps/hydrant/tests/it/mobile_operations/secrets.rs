@@ -1,15 +1,16 @@
-//! Only `service/mobile` is told where the database and the object store are.
+//! Only the services that own tables are told where the database and the object store are.
 
 use super::environment_of;
 use crate::harness::{Node, Setup};
 
+const OWNERS: [&str; 2] = ["service/mobile", "service/submissions"];
 const MARKS: [&str; 2] = ["HYDRANT_RECORDS", "HYDRANT_OBJECTS"];
 
 /// Every process that a node has started keeps the rule; tells how many may know.
 fn check(node: &Node) -> usize {
-    let knowing: Vec<u32> = node
-        .instances("service/mobile")
+    let knowing: Vec<u32> = OWNERS
         .iter()
+        .flat_map(|owner| node.instances(owner))
         .filter_map(|one| u32::try_from(one["pid"].as_u64()?).ok())
         .collect();
     let mut told = 0;
@@ -28,9 +29,9 @@ fn check(node: &Node) -> usize {
 }
 
 #[test]
-fn credentials_are_in_the_environment_of_service_mobile_alone() {
+fn credentials_are_in_the_environment_of_their_owners_alone() {
     let node = Setup::up().start();
-    assert_eq!(check(&node), 2, "both processes of service/mobile know");
+    assert_eq!(check(&node), 4, "both processes of each owner know");
 
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
@@ -47,8 +48,9 @@ fn credentials_are_in_the_environment_of_service_mobile_alone() {
     let setup = Setup::up().config(&text);
     let mut node = setup.spawn();
     node.wait_ready();
-    node.wait("both run", |node| {
-        (node.instances("service/mobile").len() == 2).then_some(())
+    node.wait("both of each run", |node| {
+        let run = |owner: &&str| node.instances(owner).len() == 2;
+        OWNERS.iter().all(run).then_some(())
     });
-    assert_eq!(check(&node), 2, "both processes of service/mobile know");
+    assert_eq!(check(&node), 4, "both processes of each owner know");
 }
