@@ -223,7 +223,7 @@ async fn tls_is_used_and_the_server_is_checked() {
         return;
     };
     let plain = Config {
-        deadline: Duration::from_secs(1),
+        deadline: Duration::from_secs(5),
         ..config(&server, DATABASE)
     };
     let told = Records::open(plain.clone()).ping().await.unwrap_err();
