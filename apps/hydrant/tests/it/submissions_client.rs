@@ -108,7 +108,13 @@ fn what_waits_is_sent_in_the_background_with_the_page_closed() {
     let made = tablet.make_two();
     tablet.ask(json!({ "do": "leave" }));
     tablet.offline(false);
-    tablet.ask(json!({ "do": "wake" }));
+    let began = Instant::now();
+    while !made.iter().all(|id| tablet.is_delivered(id)) {
+        assert!(began.elapsed() < PATIENCE, "the worker sends");
+        // A browser asks a worker again that was left with something, only later.
+        tablet.ask(json!({ "do": "wake" }));
+        pause(Duration::from_secs(3));
+    }
     tablet.delivered(&made);
     tablet.open_again();
     tablet.arrive_once(&made);
@@ -386,10 +392,12 @@ impl Tablet {
     /// its one attachment.
     fn delivered(&self, made: &[String]) {
         for id in made {
-            let one = self.node().wait("it is delivered", |_| {
-                let one = self.get(&format!("/api/submissions/v1/submissions/{id}"));
-                (one["state"] == "delivered").then_some(one)
-            });
+            let began = Instant::now();
+            while !self.is_delivered(id) {
+                assert!(began.elapsed() < PATIENCE, "{id}: {}", self.status(id));
+                pause(Duration::from_millis(200));
+            }
+            let one = self.status(id);
             let files = one["attachments"].as_array().expect("a list");
             assert_eq!(files.len(), 1, "{one}");
         }
@@ -405,6 +413,14 @@ impl Tablet {
         for sizes in folders {
             assert!(self.sizes.contains(&sizes), "{sizes:?} of {:?}", self.sizes);
         }
+    }
+
+    fn status(&self, id: &str) -> Value {
+        self.get(&format!("/api/submissions/v1/submissions/{id}"))
+    }
+
+    fn is_delivered(&self, id: &str) -> bool {
+        self.status(id)["state"] == "delivered"
     }
 
     /// Of each folder that was delivered the sizes of its files, whose content is as it was made.
