@@ -63,12 +63,12 @@ pub(crate) async fn close(tx: &mut Transaction, id: &str, now: i64) -> Result<Ve
     }
 }
 
-/// Whether nobody waits for an upload any more: nothing came for too long; or nothing ever, and the same file
-/// is there whole: then the answer to its first POST was lost, and its client began anew.
+/// Whether nobody waits for an upload any more: nothing came for too long; or nothing ever, and it is a part, or
+/// the same file is there whole: then the answer to its POST was lost, and its client began anew.
 fn is_left(upload: &Upload, whole: &[Upload], now: i64) -> bool {
     let is_twin = |one: &Upload| one.meta == upload.meta && one.length == upload.length;
     let is_empty = upload.received == 0;
-    upload.expires_ms <= now || (is_empty && whole.iter().any(is_twin))
+    upload.expires_ms <= now || (is_empty && (upload.is_partial() || whole.iter().any(is_twin)))
 }
 
 fn shown(upload: &Upload) -> Json {

@@ -103,7 +103,7 @@ fn an_upload_goes_on_in_the_other_s3_store_while_one_does_not_answer_or_is_gone(
     let all = bytes(3_000_000, seed());
     let frozen = upload(&counter, &all, || near.process().pause());
     near.process().resume();
-    assert!(counter.fetch(&frozen, &counter.token()).body == all);
+    wait_whole(&counter, &frozen, &all);
     let killed = upload(&counter, &all, || far.process().kill());
     let url = upload(&counter, &all, || {
         far.restart();
@@ -111,9 +111,16 @@ fn an_upload_goes_on_in_the_other_s3_store_while_one_does_not_answer_or_is_gone(
     });
     near.restart();
     for url in [frozen, killed, url] {
-        assert!(
-            counter.fetch(&url, &counter.token()).body == all,
-            "these are other bytes"
-        );
+        wait_whole(&counter, &url, &all);
     }
+}
+
+/// A store that has just come back needs a while until it has all that it had.
+fn wait_whole(counter: &Counter, url: &str, all: &[u8]) {
+    let token = counter.token();
+    let is_whole = || counter.fetch(url, &token).body == all;
+    assert!(hydrant_harness::wait_until(
+        hydrant_harness::READY,
+        is_whole
+    ));
 }

@@ -116,6 +116,9 @@ async fn a_first_post_whose_answer_was_lost_holds_up_nothing() {
         .send(&desk, &id, 0, &[7; 10], How::default())
         .await
         .unwrap();
+    // So may be that to the POST of a part.
+    let part = bench.begin_as(&desk, Some(10), Some(Concat::Partial));
+    part.await.unwrap();
     let receipt = close(&bench, 0).await.unwrap();
     assert_eq!(receipt.len(), 1);
     assert_eq!(receipt[0]["stored"], serde_json::json!(["main"]));
