@@ -197,17 +197,17 @@ async fn a_writer_that_slept_hears_that_its_piece_was_given_up() {
     // The first piece is written and waits for its checksum; then the process sleeps for hours.
     let (sweeper, clock) = (bench.process(), bench.clock.clone());
     let body = stream::iter([&all[..520], &all[520..]]).then(|chunk| {
-        let (sweeper, clock, chunk) = (
-            sweeper.clone(),
-            clock.clone(),
-            Bytes::copy_from_slice(chunk),
-        );
+        let (sweeper, clock) = (sweeper.clone(), clock.clone());
+        let (store, chunk) = (store.clone(), Bytes::copy_from_slice(chunk));
         async move {
-            if chunk.len() == 80 {
-                for _ in 0..3 {
-                    clock.advance(Duration::from_secs(4000));
-                    sweeper.sweep().await.unwrap();
-                }
+            // Whoever writes it is shut out in one turn, and it goes in the next.
+            for left in [1, 0, 0]
+                .into_iter()
+                .take(3 * usize::from(chunk.len() == 80))
+            {
+                clock.advance(Duration::from_secs(4000));
+                sweeper.sweep().await.unwrap();
+                assert_eq!(store.len().await, left);
             }
             Ok::<_, &str>(chunk)
         }
