@@ -53,6 +53,7 @@ mod retry;
 mod rows;
 mod sql;
 mod statements;
+mod tables;
 mod transaction;
 mod value;
 
@@ -64,6 +65,7 @@ pub use pool::Records;
 #[doc(hidden)]
 pub use retry::Attempts;
 pub use sql::{Dialect, Sql};
+pub use tables::{Schema, Tables};
 pub use transaction::Transaction;
 pub use value::{FromValue, Row, Value};
 

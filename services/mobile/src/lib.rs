@@ -46,7 +46,7 @@ pub use upstream::run_demo_upstream;
 pub async fn make_tables(
     records: &hydrant_records::Records,
 ) -> Result<(), hydrant_records::RecordsError> {
-    service::make_tables(records).await?;
+    service::TABLES.make(records).await?;
     experiments::make_tables(records).await?;
     content::make_tables(records).await?;
     sources::make_tables(records).await

@@ -23,7 +23,7 @@ pub use demo::install_demo;
 pub use demo_consumer::run_demo_consumer;
 pub use forms::FORMS;
 pub use receipt::{CheckedHop, CheckedReceipt, check_receipt};
-pub use service::{make_tables, run_service};
+pub use service::run_service;
 
 /// The messages and services of `service/submissions`, package `hydrant.submissions.v1`.
 #[allow(missing_docs, clippy::all)]

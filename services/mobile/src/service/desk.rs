@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hydrant_records::{Records, RecordsError, Transaction, read, transaction};
+use hydrant_records::{Records, RecordsError, Tables, Transaction, read, transaction};
 use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Error};
 
@@ -20,7 +20,6 @@ use crate::service::Refused;
 use crate::service::published::Published;
 use crate::service::revise;
 use crate::service::store::{self, Changed, Revision};
-use crate::service::tables::Tables;
 
 /// The longest name of an author, in bytes.
 const MAX_AUTHOR: usize = 200;

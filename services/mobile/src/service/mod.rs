@@ -15,6 +15,7 @@ mod tables;
 use std::sync::Arc;
 
 use hydrant_objects as objects;
+use hydrant_records::Tables;
 use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Duty, Error, Hydrant, Service, Tier};
 
@@ -31,8 +32,7 @@ use publish::Publisher;
 use published::Published;
 pub(crate) use refused::Refused;
 pub(crate) use store::lock_head;
-use tables::Tables;
-pub(crate) use tables::make_tables;
+pub(crate) use tables::TABLES;
 
 /// Runs `service/mobile`: changes documents, and as the leader publishes them, and polls the sources
 /// that the file named by [`SOURCES`](crate::SOURCES) defines.
@@ -51,7 +51,12 @@ pub async fn run_service() -> Result<(), Error> {
         true => demo::documents(objects::Config::from_env(objects::NEAR).is_some()),
         false => Vec::new(),
     };
-    let desk = Desk::new(Tables::from_env()?, published, Clock::system(), first);
+    let desk = Desk::new(
+        Tables::from_env(&TABLES)?,
+        published,
+        Clock::system(),
+        first,
+    );
     let poller = Poller {
         fetcher: Fetcher::new(&hydrant, &sources)?,
         sources,
@@ -128,7 +133,7 @@ pub(crate) fn broken(error: &dyn std::error::Error) -> Error {
 #[cfg(test)]
 pub(crate) fn desk_on(records: hydrant_records::Records, clock: Clock) -> Desk {
     Desk::new(
-        Tables::of(Some(records)),
+        Tables::of(&TABLES, Some(records)),
         Published::new(None),
         clock,
         Vec::new(),

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use hydrant_harness::mariadb::{DATABASE, MariaDb, Options};
-use hydrant_records::{Config, Records, read};
+use hydrant_records::{Config, Records, Tables, read};
 use hydrant_runtime::Clock;
 use hydrant_sdk::Code;
 use proptest::prelude::*;
 
 use super::desk::{Done, What, Wish, at};
-use super::{Desk, Edit, Published, Refused, Tables, revise, store};
+use super::{Desk, Edit, Published, Refused, TABLES, revise, store};
 use crate::bundle::Bundle;
 use crate::documents::{DocumentId, Kind};
 
@@ -105,7 +105,7 @@ fn desk_on(config: Config) -> Desk {
     let records = Records::open(config);
     let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1000));
     Desk::new(
-        Tables::of(Some(records)),
+        Tables::of(&TABLES, Some(records)),
         Published::new(None),
         clock,
         Vec::new(),
@@ -338,7 +338,7 @@ async fn reverts(office: &Office) {
 async fn the_first_revision_is_made_once_and_before_any_change() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}/mobile.db", folder.path().display());
-    let tables = Tables::of(Some(Records::open(Config::new(&url).unwrap())));
+    let tables = Tables::of(&TABLES, Some(Records::open(Config::new(&url).unwrap())));
     let (first, clock) = (vec![put("a", "on")], Clock::system());
     let office = Office {
         desk: Desk::new(tables, Published::new(None), clock, first),
@@ -356,7 +356,12 @@ async fn the_first_revision_is_made_once_and_before_any_change() {
 #[tokio::test]
 async fn without_a_database_it_says_what_to_write() {
     let clock = Clock::system();
-    let desk = Desk::new(Tables::of(None), Published::new(None), clock, Vec::new());
+    let desk = Desk::new(
+        Tables::of(&TABLES, None),
+        Published::new(None),
+        clock,
+        Vec::new(),
+    );
     let refused = desk.fulfil(wish(What::Edits(vec![put("a", "on")]))).await;
     let error = refused.unwrap_err().error;
     assert_eq!(error.code, Code::FailedPrecondition);

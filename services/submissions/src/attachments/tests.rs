@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use hydrant_records::{Config, Records, RecordsError, params, read, transaction};
+use hydrant_records::{Config, Records, RecordsError, Tables, params, read, transaction};
 use hydrant_runtime::Clock;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -27,7 +27,7 @@ use super::rows::Upload;
 use super::stores::Stores;
 use super::{Attachments, Limits};
 use crate::forms::Forms;
-use crate::service::{Desk, Tables, make_tables};
+use crate::service::{Desk, TABLES};
 
 const PIECE: usize = 512;
 /// A time to begin at.
@@ -61,11 +61,11 @@ impl Bench {
         stores: Vec<(&str, Arc<dyn ObjectStore>)>,
     ) -> Self {
         let records = Records::open(config);
-        make_tables(&records).await.unwrap();
+        TABLES.make(&records).await.unwrap();
         let forms = crate::demo::install_demo(folder.path()).unwrap();
         let clock = Clock::manual(std::time::UNIX_EPOCH + Duration::from_millis(BEGIN_MS));
         let desk = Desk {
-            tables: Tables::of(Some(records.clone())),
+            tables: Tables::of(&TABLES, Some(records.clone())),
             forms: Arc::new(Forms::load(&forms, Some("http://host")).unwrap()),
             clock: clock.clone(),
             changes: crate::service::Changes::default(),

@@ -8,13 +8,13 @@ mod verify;
 
 use std::sync::Arc;
 
+use hydrant_records::Tables;
 use hydrant_sdk::{Code, Duty, Error, Service};
 
 use crate::proto::{
     AUDIT_LIST_EVENTS_SPEC, AUDIT_REPORT_SPEC, AUDIT_VERIFY_RECEIPTS_SPEC, AUDIT_VERIFY_SEALS_SPEC,
     ListEventsRequest, ReportDayRequest, VerifyReceiptsRequest, VerifySealsRequest,
 };
-use crate::service::Tables;
 
 /// The service with what it answers of its record.
 pub(crate) fn serve(service: Service, tables: &Tables) -> Service {

@@ -1,11 +1,10 @@
 //! The report of a day: by store, and by hour.
 
-use hydrant_records::{RecordsError, Row, Sql, params, read};
+use hydrant_records::{RecordsError, Row, Sql, Tables, params, read};
 use hydrant_sdk::Error;
 
 use super::invalid;
 use crate::proto::{HourDay, ReportDayRequest, ReportDayResponse, StoreDay};
-use crate::service::Tables;
 
 /// The most stores of one answer.
 const STORES: i64 = 20_000;

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use hydrant_records::{RecordsError, Row, Transaction, params, transaction};
+use hydrant_records::{RecordsError, Row, Tables, Transaction, params, transaction};
 use hydrant_sdk::{Code, Duty, Error, Term, turns};
 use sha2::{Digest as _, Sha256};
 
 use crate::receipt::hex;
-use crate::service::Tables;
+use crate::service::events::COLUMNS;
 
 /// The chain of this database.
 pub(super) const SITE: &str = "main";
@@ -22,19 +22,8 @@ const TOGETHER: i64 = 500;
 /// back is looked each time; and from the first event on in the first turn of a term.
 const LOOK_BACK: i64 = 100_000;
 
-/// The columns of an event, as a seal covers them.
-pub(super) const EVENT: [&str; 10] = [
-    "id",
-    "at_ms",
-    "kind",
-    "outcome",
-    "submission",
-    "form",
-    "store",
-    "person",
-    "session",
-    "detail",
-];
+/// What a seal covers of an event: its number, and all else.
+pub(super) const COVERED: usize = 1 + COLUMNS.len();
 
 /// Seals events, as the leader.
 pub(super) struct Sealing {
@@ -136,7 +125,7 @@ pub(super) fn seal(
     let mut add = |part: &str| sha256.update(format!("{}:{part}\n", part.len()));
     add(before);
     add(&number.to_string());
-    for column in 0..EVENT.len() {
+    for column in 0..COVERED {
         match column {
             0 | 1 => add(&event.get::<i64>(first + column)?.to_string()),
             _ => add(&event.get::<String>(first + column)?),

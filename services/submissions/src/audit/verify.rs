@@ -1,6 +1,6 @@
 //! Whether the record is whole: each seal is computed again from its event, and each receipt from its hops.
 
-use hydrant_records::{RecordsError, Row, params, read};
+use hydrant_records::{RecordsError, Row, Tables, params, read};
 use hydrant_sdk::Error;
 
 use super::page;
@@ -9,7 +9,6 @@ use crate::proto::{
     Finding, VerifyReceiptsRequest, VerifyReceiptsResponse, VerifySealsRequest, VerifySealsResponse,
 };
 use crate::receipt;
-use crate::service::Tables;
 
 /// The most findings that one answer tells.
 const FINDINGS: usize = 100;

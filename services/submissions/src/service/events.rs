@@ -4,7 +4,7 @@ use hydrant_records::{RecordsError, Transaction, Value, params};
 
 use crate::proto::Origin;
 
-const COLUMNS: [&str; 9] = [
+pub(crate) const COLUMNS: [&str; 9] = [
     "at_ms",
     "kind",
     "outcome",

@@ -10,6 +10,7 @@ mod tables;
 
 use std::sync::Arc;
 
+use hydrant_records::Tables;
 use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 
@@ -25,8 +26,7 @@ use crate::proto::{
 use deliveries::Work;
 use intake::Intake;
 pub(crate) use status::Changes;
-pub(crate) use tables::Tables;
-pub use tables::make_tables;
+pub(crate) use tables::TABLES;
 
 /// The election that decides which process does what only one does.
 const ELECTION: &str = "keeper";
@@ -53,7 +53,7 @@ pub async fn run_service() -> Result<(), Error> {
     let hydrant = Hydrant::from_env()?;
     let forms = Forms::from_env(hydrant.config().public_url.as_deref())?;
     let desk = Desk {
-        tables: Tables::from_env()?,
+        tables: Tables::from_env(&TABLES)?,
         forms: Arc::new(forms),
         clock: Clock::system(),
         changes: Changes::default(),

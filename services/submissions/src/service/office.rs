@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use hydrant_records::{Config, Records, RecordsError, read, transaction};
+use hydrant_records::{Config, Records, RecordsError, Tables, read, transaction};
 use hydrant_runtime::Clock;
 use hydrant_sdk::Error;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::TABLES;
 use super::deliveries::Work;
 use super::intake::Intake;
 use super::status::Changes;
-use super::tables::{Tables, make_tables};
 use super::{Desk, submit};
 use crate::forms::Forms;
 use crate::proto::{AcceptRequest, Origin, Status, SubmitRequest};
@@ -29,7 +29,7 @@ impl Office {
         let forms = crate::install_demo(folder.path()).unwrap();
         let desks = (0..2).map(|_| {
             let desk = Desk {
-                tables: Tables::of(Some(Records::open(config.clone()))),
+                tables: Tables::of(&TABLES, Some(Records::open(config.clone()))),
                 forms: Arc::new(Forms::load(&forms, Some("http://host")).unwrap()),
                 clock: Clock::system(),
                 changes: Changes::default(),
@@ -48,7 +48,7 @@ impl Office {
 
     /// The number that a question has as its answer.
     pub(crate) async fn count(&self, sql: &'static str) -> i64 {
-        make_tables(&self.records).await.unwrap();
+        TABLES.make(&self.records).await.unwrap();
         let rows = read!(self.records, |tx| tx.query(sql, &[]).await);
         rows.map_err(|error: RecordsError| error).unwrap()[0]
             .get(0)

@@ -1,14 +1,14 @@
 //! The tables of `service/submissions`.
 
-use std::sync::Arc;
+use hydrant_records::{Migration, Schema, Sql};
 
-use hydrant_records::{Config, Dialect, Migration, Records, RecordsError, Sql};
-use hydrant_sdk::{Code, Error};
-use tokio::sync::OnceCell;
-use tokio::time::{Duration, timeout};
-
-/// How long the tables may take to be made, or brought up, before a call gives up.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The tables of the service.
+pub(crate) const TABLES: Schema = Schema {
+    service: "submissions",
+    migrations: MIGRATIONS,
+    without: "submissions can't be kept",
+    while_away: "try again later under the same Correlation-Id",
+};
 
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
@@ -107,77 +107,3 @@ const MIGRATIONS: &[Migration] = &[Migration {
         Sql::both("CREATE UNIQUE INDEX IF NOT EXISTS audit_seals_by_event ON audit_seals (event)"),
     ],
 }];
-
-/// Makes all tables of `service/submissions` in a database, or brings them up.
-///
-/// # Errors
-///
-/// As [`Records::migrate`](hydrant_records::Records::migrate).
-pub async fn make_tables(records: &Records) -> Result<(), RecordsError> {
-    records.migrate("submissions", MIGRATIONS).await
-}
-
-/// The service's tables; a server of a fleet without a common database has none. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Tables(Arc<Inner>);
-
-struct Inner {
-    records: Option<Records>,
-    made: OnceCell<()>,
-}
-
-impl Tables {
-    /// The tables of the database that the environment names. Nothing is connected yet.
-    ///
-    /// # Errors
-    ///
-    /// If its URL can't be read.
-    pub(crate) fn from_env() -> Result<Self, Error> {
-        let config = Config::from_env().map_err(|error| {
-            let message = format!("HYDRANT_RECORDS: {error}");
-            Error::new(Code::InvalidArgument, "bad_configuration", message)
-        })?;
-        Ok(Self::of(config.map(Records::open)))
-    }
-
-    pub(crate) fn of(records: Option<Records>) -> Self {
-        Self(Arc::new(Inner {
-            records,
-            made: OnceCell::new(),
-        }))
-    }
-
-    /// Which SQL is spoken, where there is a database.
-    pub(crate) fn dialect(&self) -> Option<Dialect> {
-        self.0.records.as_ref().map(Records::dialect)
-    }
-
-    /// The database, its tables made.
-    ///
-    /// # Errors
-    ///
-    /// If there is none, or it does not answer.
-    pub(crate) async fn ready(&self) -> Result<&Records, Error> {
-        let records = self.0.records.as_ref().ok_or_else(no_tables)?;
-        let make = async { Ok(make_tables(records).await?) };
-        let made = timeout(PATIENCE, self.0.made.get_or_try_init(|| make));
-        made.await.unwrap_or_else(|_| Err(away()))?;
-        Ok(records)
-    }
-}
-
-fn no_tables() -> Error {
-    let message = "submissions can't be kept: this fleet has no database";
-    Error::new(Code::FailedPrecondition, "no_records", message).mend(
-        "write into the configuration file of each server:\n\
-         [records]\n\
-         url = \"mysql://hydrant@db.example.com:3306/hydrant\"\n\
-         password_file = \"/etc/hydrant/records.password\"",
-    )
-}
-
-fn away() -> Error {
-    let message = "the database does not answer";
-    Error::new(Code::Unavailable, "records_unavailable", message)
-        .mend("try again later under the same Correlation-Id")
-}
