@@ -10,6 +10,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Keeper;
 use crate::proto::{Lease, RenewRequest};
 
+/// How long a claim waits for work at most.
+const WAIT: Duration = Duration::from_secs(20);
+
 /// The leases of one pump. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Leases {
@@ -39,6 +42,12 @@ impl Leases {
         self.lasting.as_millis() as u32
     }
 
+    /// How long who claims may wait for work. A lease is counted from when it was asked for, so the wait is
+    /// a small part of it: most of the lease is left for the work, and the first renewal comes in time.
+    pub(super) fn longest_wait(&self) -> Duration {
+        WAIT.min(self.lasting / 6)
+    }
+
     /// Holds what was leased by a request that was sent at `asked`: counted from then, so that it ends here
     /// before it ends there.
     pub(super) fn hold(&self, id: &str, step: u32, epoch: u64, asked: Instant) -> Held {
@@ -57,32 +66,34 @@ impl Leases {
         let every = self.lasting / 3;
         loop {
             sleep(every).await;
-            let leases: Vec<_> = self.held().keys().map(named).collect();
-            if leases.is_empty() {
+            let keys: Vec<Key> = self.held().keys().cloned().collect();
+            if keys.is_empty() {
                 continue;
             }
             let asked = Instant::now();
             let request = RenewRequest {
-                leases,
+                leases: keys.iter().map(named).collect(),
                 lease_ms: self.lease_ms(),
                 ..Default::default()
             };
             match timeout(every, keeper.renew(request)).await {
-                Ok(Ok(answer)) => self.renewed(asked, &answer.into_owned().lost),
+                Ok(Ok(answer)) => self.renewed(&keys, asked, &answer.into_owned().lost),
                 Ok(Err(error)) => tracing::warn!(%error, "leases could not be renewed"),
                 Err(_) => tracing::warn!("leases could not be renewed: no answer"),
             }
         }
     }
 
-    fn renewed(&self, asked: Instant, lost: &[Lease]) {
-        for (key, until) in self.held().iter() {
+    /// What was asked for is held for longer, or lost. What came to be held meanwhile was not asked for.
+    fn renewed(&self, keys: &[Key], asked: Instant, lost: &[Lease]) {
+        let held = self.held();
+        for key in keys {
+            let Some(until) = held.get(key) else { continue };
             let is_lost = lost.iter().any(|lease| key_of(lease) == *key);
-            // What began while this was asked has a later end already.
-            match is_lost {
-                true => drop(until.send_replace(asked)),
-                false => until.send_modify(|until| *until = (*until).max(asked + self.lasting)),
-            }
+            until.send_replace(match is_lost {
+                true => asked,
+                false => asked + self.lasting,
+            });
         }
     }
 
@@ -146,7 +157,7 @@ mod tests {
         let leases = Leases::new(LASTING);
         let held = leases.hold("a", 0, 1, Instant::now());
         tokio::time::advance(LASTING / 2).await;
-        leases.renewed(Instant::now(), &[]);
+        leases.renewed(std::slice::from_ref(&held.key), Instant::now(), &[]);
         tokio::time::advance(LASTING - Duration::from_millis(1)).await;
         assert!(held.is_held());
         let waited = Instant::now();
@@ -159,11 +170,35 @@ mod tests {
     async fn a_lease_that_another_has_is_lost_at_once_and_no_other_with_it() {
         let leases = Leases::new(LASTING);
         let [lost, kept] = [1, 2].map(|epoch| leases.hold("a", 0, epoch, Instant::now()));
-        leases.renewed(Instant::now(), &[lost.lease()]);
+        let keys = [lost.key.clone(), kept.key.clone()];
+        leases.renewed(&keys, Instant::now(), &[lost.lease()]);
         assert!(!lost.is_held());
         lost.lost().await;
         assert!(kept.is_held());
         drop(lost);
         assert_eq!(leases.held().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_asked_for_is_not_held_for_longer() {
+        let leases = Leases::new(LASTING);
+        let asked = leases.hold("a", 0, 1, Instant::now());
+        let other = leases.hold("b", 0, 1, Instant::now());
+        tokio::time::advance(LASTING / 2).await;
+        leases.renewed(std::slice::from_ref(&asked.key), Instant::now(), &[]);
+        tokio::time::advance(LASTING / 2).await;
+        assert!(asked.is_held());
+        assert!(!other.is_held());
+    }
+
+    #[test]
+    fn a_claim_waits_for_a_small_part_of_its_lease() {
+        for seconds in [1, 5, 30, 3600] {
+            let lasting = Duration::from_secs(seconds);
+            let leases = Leases::new(lasting);
+            // A third later it is renewed, and that takes up to a third as well.
+            assert!(leases.longest_wait() + lasting / 3 * 2 < lasting);
+            assert!(leases.longest_wait() <= WAIT);
+        }
     }
 }

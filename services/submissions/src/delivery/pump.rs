@@ -18,8 +18,7 @@ use crate::forms::Flow;
 use crate::proto::report_request::Outcome;
 use crate::proto::{ClaimRequest, Delivered, Failed, ReportRequest, Task};
 
-/// How long a claim waits for work, and how much longer its answer may take.
-const WAIT: Duration = Duration::from_secs(20);
+/// How long an answer may take, beyond the wait that was asked for.
 const ANSWER: Duration = Duration::from_secs(10);
 /// The most that is claimed at once.
 const MOST: u32 = 64;
@@ -116,15 +115,16 @@ impl Pump {
 
 impl Shared {
     async fn claim(&self, limit: u32) -> Result<Vec<Task>, String> {
+        let wait = self.leases.longest_wait();
         let request = ClaimRequest {
             consumer: self.name.clone(),
             worker: self.worker.clone(),
             limit,
             lease_ms: self.leases.lease_ms(),
-            wait_ms: WAIT.as_millis() as u32,
+            wait_ms: wait.as_millis() as u32,
             ..Default::default()
         };
-        match timeout(WAIT + ANSWER, self.keeper.claim(request)).await {
+        match timeout(wait + ANSWER, self.keeper.claim(request)).await {
             Ok(Ok(answer)) => Ok(answer.into_owned().tasks),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("no answer".into()),
