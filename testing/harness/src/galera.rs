@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::mariadb::{MariaDb, Options, PASSWORD};
 use crate::port::Port;
-use crate::{Missing, READY, is_there, wait_until};
+use crate::{Missing, READY, is_there, secondary, wait_until};
 
 /// Where the system's package `galera-4` has its library.
 const LIBRARY: &str = "/usr/lib/galera/libgalera_smm.so";
@@ -15,6 +15,8 @@ const NOBODY: u32 = 65_534;
 /// A cluster that runs. Dropped, it and its data are gone.
 pub struct Galera {
     nodes: Vec<Node>,
+    /// Servers outside can follow it.
+    is_replicated: bool,
 }
 
 struct Node {
@@ -30,6 +32,16 @@ struct Node {
 impl Galera {
     /// Starts so many servers; less than three do not outlive the loss of one.
     pub fn start(servers: usize) -> Result<Self, Missing> {
+        Self::start_so(servers, false)
+    }
+
+    /// The same, of which each server can have a [secondary](MariaDb::secondary). One that was killed and has joined
+    /// again begins a new log: what has followed it follows another one.
+    pub fn replicated(servers: usize) -> Result<Self, Missing> {
+        Self::start_so(servers, true)
+    }
+
+    fn start_so(servers: usize, is_replicated: bool) -> Result<Self, Missing> {
         MariaDb::require()?;
         if !Path::new(LIBRARY).exists() {
             let reason = format!("{LIBRARY} is not here; install the system's package `galera-4`");
@@ -38,8 +50,11 @@ impl Galera {
         if !is_there("rsync") {
             return Err(Missing::program("rsync", "rsync"));
         }
-        let first = Node::first()?;
-        let mut cluster = Self { nodes: vec![first] };
+        let first = Node::first(is_replicated)?;
+        let mut cluster = Self {
+            nodes: vec![first],
+            is_replicated,
+        };
         for _ in 1..servers {
             cluster
                 .nodes
@@ -94,8 +109,10 @@ impl Galera {
     fn configure(&self, node: usize) {
         let groups = self.nodes.iter().map(|node| node.group.number());
         let groups: Vec<String> = groups.map(|port| format!("127.0.0.1:{port}")).collect();
+        let of_log = self.is_replicated.then_some(node);
         let node = &self.nodes[node];
-        node.server.configure(&node.lines(&groups.join(",")));
+        node.server
+            .configure(&node.lines(&groups.join(","), of_log));
     }
 }
 
@@ -110,17 +127,23 @@ impl Node {
     }
 
     /// The one that the others join. As a single server it makes the user and the database.
-    fn first() -> Result<Self, Missing> {
-        let node = Self::new(MariaDb::start(Options::default())?);
+    fn first(is_replicated: bool) -> Result<Self, Missing> {
+        let of_log = is_replicated.then_some(0);
+        let options = Options {
+            more: log_lines(of_log),
+            ..Options::default()
+        };
+        let node = Self::new(MariaDb::start(options)?);
         node.server.kill();
-        node.server.configure(&node.lines(""));
+        node.server.configure(&node.lines("", of_log));
         node.server.restart();
         Ok(node)
     }
 
-    fn lines(&self, cluster: &str) -> Vec<String> {
+    fn lines(&self, cluster: &str, of_log: Option<usize>) -> Vec<String> {
+        let mut lines = log_lines(of_log);
         let [group, missed, all] = [&self.group, &self.missed, &self.all].map(Port::number);
-        vec![
+        lines.extend([
             "binlog_format=ROW".into(),
             "innodb_autoinc_lock_mode=2".into(),
             "wsrep_on=ON".into(),
@@ -134,6 +157,22 @@ impl Node {
             ),
             "wsrep_sst_method=rsync".into(),
             format!("wsrep_sst_receive_address=127.0.0.1:{all}"),
-        ]
+        ]);
+        lines
     }
+}
+
+/// The lines for the log of a server that others follow. What the cluster commits has one number in all logs, and is
+/// of one origin; what a server does alone is of its own.
+fn log_lines(server: Option<usize>) -> Vec<String> {
+    let Some(server) = server else {
+        return Vec::new();
+    };
+    let mut lines = secondary::log(1).to_vec();
+    lines.extend([
+        "wsrep_gtid_mode=ON".into(),
+        "wsrep_gtid_domain_id=1".into(),
+        format!("gtid_domain_id={}", 100 + server),
+    ]);
+    lines
 }

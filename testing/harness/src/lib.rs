@@ -17,6 +17,7 @@ mod process;
 mod proxy;
 pub mod redis;
 pub mod seaweedfs;
+mod secondary;
 mod sshd;
 pub mod zookeeper;
 

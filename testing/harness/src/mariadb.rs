@@ -40,16 +40,22 @@ pub struct MariaDb {
 impl MariaDb {
     /// Starts a server, with an empty database and a user with a password.
     pub fn start(options: Options) -> Result<Self, Missing> {
-        Self::require()?;
-        let mariadb = Self::make(&options);
-        copy(&template().join("data"), &mariadb.data());
-        mariadb.restart();
+        let mariadb = Self::start_bare(&options)?;
         let require = if options.tls { "REQUIRE SSL" } else { "" };
         mariadb.must(&format!(
             "CREATE USER {USER}@'%' IDENTIFIED BY '' {require}"
         ));
         mariadb.set_password(PASSWORD);
         mariadb.create_database(DATABASE);
+        Ok(mariadb)
+    }
+
+    /// A server that has neither a database nor a user.
+    pub(crate) fn start_bare(options: &Options) -> Result<Self, Missing> {
+        Self::require()?;
+        let mariadb = Self::make(options);
+        copy(&template().join("data"), &mariadb.data());
+        mariadb.restart();
         Ok(mariadb)
     }
 
@@ -168,19 +174,28 @@ impl MariaDb {
         if !self.process.is_active() {
             return None;
         }
-        let output = Command::new("mariadb")
-            .arg("--no-defaults")
-            .arg(format!("--socket={}", self.socket().display()))
-            .args(["--user=root", "--batch", "--skip-column-names", "-e"])
+        let output = self
+            .client("mariadb")
+            .args(["--batch", "--skip-column-names", "-e"])
             .arg(statements)
-            .stdin(Stdio::null())
             .output()
             .expect("mariadb starts");
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         output.status.success().then_some(told)
     }
 
-    fn must(&self, statement: &str) {
+    /// A program that speaks with it as its administrator.
+    pub(crate) fn client(&self, program: &str) -> Command {
+        let mut client = Command::new(program);
+        client
+            .arg("--no-defaults")
+            .arg(format!("--socket={}", self.socket().display()))
+            .arg("--user=root")
+            .stdin(Stdio::null());
+        client
+    }
+
+    pub(crate) fn must(&self, statement: &str) {
         let done = self.sql(statement);
         assert!(
             done.is_some(),
