@@ -15,6 +15,7 @@ use std::task::Poll;
 
 use arc_swap::ArcSwap;
 use hydrant_contracts::ServerName;
+use hydrant_runtime::with_causes;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::CryptoProvider;
@@ -148,7 +149,7 @@ impl Tls {
                 tracing::info!(server = %self.files.server, "new certificates are in use between nodes");
             }
             Err(error) => {
-                let error = chain(&error);
+                let error = with_causes(&error);
                 tracing::warn!(%error, "changed certificates are not used; those before stay in use");
             }
         }
@@ -427,15 +428,4 @@ async fn accepted(tls: &mut client::TlsStream<TcpStream>) -> io::Result<()> {
         }
     })
     .await
-}
-
-/// An error and what caused it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use hydrant_contracts::{Code, Error, ServerName, ServiceId, Version, ZoneName};
 use hydrant_node::{FleetConfig, Node, NodeConfig, ServiceSpec, StartError};
 use hydrant_ports::ErrorKind;
+use hydrant_runtime::with_causes;
 use rustls::pki_types::UnixTime;
 
 use crate::cli::Builtin;
@@ -317,28 +318,17 @@ fn start_failure(error: &StartError) -> Failure {
         ),
         StartError::Router(hydrant_router::StartError::Listen { which, .. }) => wrong(
             "address_unusable",
-            chain(error),
+            with_causes(error),
             format!("choose another address with --{which} ADDR"),
         ),
         StartError::Engine { port, source } if source.kind == ErrorKind::Unavailable => {
             let mend = format!("start it, or mend [{port}] in the configuration file");
-            Error::new(Code::Unavailable, "engine_unavailable", chain(error))
+            Error::new(Code::Unavailable, "engine_unavailable", with_causes(error))
                 .mend(mend)
                 .into()
         }
-        _ => wrong("node_cannot_start", chain(error), ""),
+        _ => wrong("node_cannot_start", with_causes(error), ""),
     }
-}
-
-/// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// The name of this server when none is given: its host name, or `localhost` when that can't be

@@ -2,6 +2,7 @@
 //! files and telemetry.
 
 mod backoff;
+mod causes;
 pub mod client;
 mod clock;
 pub mod config;
@@ -11,6 +12,7 @@ pub mod telemetry;
 mod units;
 
 pub use backoff::Backoff;
+pub use causes::with_causes;
 pub use client::{Client, ClientHeaders};
 pub use clock::Clock;
 pub use redaction::Redaction;

@@ -3,12 +3,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hydrant_contracts::ServerName;
-use hydrant_runtime::{Backoff, Redaction};
+use hydrant_outbound::{authorization, client_config};
+use hydrant_runtime::{Backoff, Redaction, with_causes};
 use reqwest::StatusCode;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde_json::{Map, Value, json};
 
 use super::SplunkConfig;
@@ -120,7 +118,8 @@ async fn post(
         let why = format!("{}: {why}", config.url);
         Failure::NotNow(Redaction::shared().line(&why).into_owned())
     };
-    let token = token(&config.token_file).map_err(failed)?;
+    let token = authorization("Splunk", &config.token_file).await;
+    let token = token.map_err(|error| failed(error.to_string()))?;
     let client = match client {
         Some(client) => client,
         None => client.insert(new_client(config.ca.as_deref()).map_err(failed)?),
@@ -134,7 +133,7 @@ async fn post(
     let answer = request
         .send()
         .await
-        .map_err(|error| failed(chain(&error)))?;
+        .map_err(|error| failed(with_causes(&error)))?;
     match answer.status() {
         status if status.is_success() => Ok(()),
         // Neither the token nor the collector is at fault, but what was sent.
@@ -145,54 +144,12 @@ async fn post(
     }
 }
 
-fn token(path: &Path) -> Result<HeaderValue, String> {
-    let text = std::fs::read_to_string(path);
-    let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let line = text.lines().next().unwrap_or_default().trim();
-    let header = HeaderValue::from_str(&format!("Splunk {line}"));
-    let mut header = header.map_err(|_| format!("{} has no token", path.display()))?;
-    header.set_sensitive(true);
-    Ok(header)
-}
-
 fn new_client(ca: Option<&Path>) -> Result<reqwest::Client, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| error.to_string())?;
-    let config = config
-        .with_root_certificates(roots(ca)?)
-        .with_no_client_auth();
     let built = reqwest::Client::builder()
-        .tls_backend_preconfigured(config)
+        .tls_backend_preconfigured(client_config(ca)?)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .timeout(POST_WITHIN)
         .build();
-    built.map_err(|error| chain(&error))
-}
-
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let Some(path) = ca else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return Ok(roots);
-    };
-    let refuse = |error: &dyn std::fmt::Display| format!("the `ca` {}: {error}", path.display());
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| refuse(&error))? {
-        let certificate = certificate.map_err(|error| refuse(&error))?;
-        roots.add(certificate).map_err(|error| refuse(&error))?;
-    }
-    Ok(roots)
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
+    built.map_err(|error| with_causes(&error))
 }

@@ -6,11 +6,11 @@ use hydrant_node::Engines;
 use hydrant_ports::{Coordination, State};
 #[cfg(feature = "redis")]
 use hydrant_redis::RedisState;
+use hydrant_runtime::with_causes;
 #[cfg(feature = "zookeeper")]
 use hydrant_zookeeper::ZookeeperCoordination;
 use serde::Deserialize;
 
-use super::chain;
 use crate::config::{Mistake, Table};
 use crate::failure::{Result, wrong};
 
@@ -61,7 +61,7 @@ impl CoordinationEngine {
     fn read_zookeeper(table: Table<'_>, folder: &Path) -> Read<Self> {
         let at = table.engine_at();
         let mut config: Box<hydrant_zookeeper::Config> = table.settings()?;
-        config.check().map_err(|error| (at, chain(&error)))?;
+        config.check().map_err(|error| (at, with_causes(&error)))?;
         config.relative_to(folder);
         Ok(Self::Zookeeper(config))
     }
@@ -94,7 +94,7 @@ impl StateEngine {
     fn read_redis(table: Table<'_>, folder: &Path) -> Read<Self> {
         let at = table.engine_at();
         let mut config: Box<hydrant_redis::Config> = table.settings()?;
-        config.check().map_err(|error| (at, chain(&error)))?;
+        config.check().map_err(|error| (at, with_causes(&error)))?;
         config.relative_to(folder);
         Ok(Self::Redis(config))
     }
@@ -245,7 +245,7 @@ async fn close(ends: Vec<End>) {
 /// Why a shared engine can't be used, with where it is configured.
 #[cfg(any(feature = "redis", feature = "zookeeper"))]
 fn no_engine(port: &str, error: hydrant_ports::EngineError) -> crate::failure::Failure {
-    let message = chain(&error);
+    let message = with_causes(&error);
     let mut error = hydrant_contracts::Error::from(error);
     error.message = message;
     error
@@ -258,5 +258,5 @@ fn no_engine(port: &str, error: hydrant_ports::EngineError) -> crate::failure::F
 /// Opens the store of a data folder.
 pub(crate) fn open_store(data: &Path) -> Result<EmbeddedStore> {
     EmbeddedStore::open(data.join("store.redb"))
-        .map_err(|error| wrong("store_unusable", chain(&error), ""))
+        .map_err(|error| wrong("store_unusable", with_causes(&error), ""))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hydrant_contracts::{Endpoint, Tier};
+use hydrant_outbound::{Credentials, CredentialsTable, Header, HeaderText, SecretFile};
 use hydrant_runtime::ByteSize;
 use hydrant_runtime::config::{self, ConfigError};
 use reqwest::Url;
@@ -12,10 +13,18 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::sources::schema::Schema;
-use crate::sources::secret::{Credentials, Header, HeaderText, PasswordFile};
 
 /// The variable that names the file with the definitions of the sources.
 pub const SOURCES: &str = "HYDRANT_MOBILE_SOURCES";
+
+/// Headers that the poller sets itself.
+const OURS: [&str; 5] = [
+    "content-type",
+    "accept-encoding",
+    "if-none-match",
+    "if-modified-since",
+    "hydrant-token",
+];
 
 /// The most sources that one file may define.
 const MAX_SOURCES: usize = 64;
@@ -130,17 +139,10 @@ struct Definition {
     ca: Option<PathBuf>,
     #[serde(default)]
     headers: BTreeMap<String, HeaderText>,
-    bearer: Option<PasswordFile>,
-    basic: Option<Basic>,
+    bearer: Option<SecretFile>,
+    basic: Option<CredentialsTable>,
     #[serde(default)]
     allow_private_redirects: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Basic {
-    user: String,
-    password: PasswordFile,
 }
 
 /// What surrounds a definition: the folder of its file, and the address that clients use.
@@ -291,17 +293,9 @@ impl Definition {
         let headers = self
             .headers
             .into_iter()
-            .map(|(name, text)| Header::check(&name, text, around.folder))
+            .map(|(name, text)| Header::checked(&name, text, &OURS, around.folder))
             .collect::<Result<_, _>>()?;
-        let credentials = match (self.bearer, self.basic) {
-            (None, None) => None,
-            (Some(token), None) => Some(Credentials::Bearer(token.within(around.folder))),
-            (None, Some(basic)) => Some(Credentials::Basic {
-                user: basic.user,
-                password: basic.password.within(around.folder),
-            }),
-            (Some(_), Some(_)) => return Err("has both `bearer` and `basic`".into()),
-        };
+        let credentials = Credentials::checked(self.bearer, self.basic, around.folder)?;
         Ok(Remote {
             url,
             ca: self.ca.map(|ca| around.folder.join(ca)),

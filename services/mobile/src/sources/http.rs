@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hydrant_outbound::{client_config, headers};
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, HeaderName,
     IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION,
@@ -18,9 +19,7 @@ use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
 use crate::sources::address::{Any, Names, PrivateAddress, PublicOnly, is_public};
 use crate::sources::answer::too_large;
 use crate::sources::definition::Remote;
-use crate::sources::secret;
 use crate::sources::snapshot::{Failure, Validator};
-use crate::sources::tls::client_config;
 
 /// The most redirects that are followed for one answer.
 const MAX_REDIRECTS: usize = 3;
@@ -89,7 +88,7 @@ impl Http {
                 .header(ACCEPT_ENCODING, "gzip, br, zstd")
                 .headers(conditions(known));
             if is_same_origin(&url, &remote.url) {
-                let own = secret::headers(&remote.headers, remote.credentials.as_ref()).await?;
+                let own = headers(&remote.headers, remote.credentials.as_ref()).await?;
                 request = request.header("hydrant-instance", instance).headers(own);
             }
             let answer = request.send().await.map_err(|error| told(&error))?;

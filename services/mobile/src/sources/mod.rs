@@ -11,9 +11,7 @@ mod http;
 mod keep;
 mod poll;
 mod schema;
-mod secret;
 pub(crate) mod snapshot;
-mod tls;
 
 pub(crate) use courier::{Brought, Courier, Order};
 pub use definition::{SOURCES, Source, Sources, SourcesError};

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hydrant_outbound::UnusableSecret;
 use hydrant_sdk::{Entry, StateChange};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -123,6 +124,12 @@ impl Failure {
             reason: reason.into(),
             mend: mend.into(),
         }
+    }
+}
+
+impl From<UnusableSecret> for Failure {
+    fn from(unusable: UnusableSecret) -> Self {
+        Self::new(unusable.to_string(), unusable.mend)
     }
 }
 

@@ -14,9 +14,7 @@ mod outcome;
 mod pace;
 mod pump;
 mod rest;
-mod secret;
 mod source;
-mod tls;
 
 use std::sync::Arc;
 

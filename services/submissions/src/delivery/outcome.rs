@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hydrant_outbound::UnusableSecret;
 use serde_json::Value;
 
 /// A consumer has it.
@@ -59,5 +60,11 @@ impl Failure {
 
     pub(super) fn ours(reason: impl Into<String>) -> Self {
         Self::new(Trouble::Ours, reason)
+    }
+}
+
+impl From<UnusableSecret> for Failure {
+    fn from(unusable: UnusableSecret) -> Self {
+        Self::ours(format!("{unusable}: {}", unusable.mend))
     }
 }

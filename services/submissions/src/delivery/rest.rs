@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hydrant_outbound::{client_config, headers};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
@@ -10,7 +11,6 @@ use tokio::time::timeout;
 
 use super::facts::Facts;
 use super::outcome::{Done, Failure, Trouble};
-use super::{secret, tls};
 use crate::forms::{Body, Reference, Rest};
 use crate::proto::Task;
 
@@ -33,7 +33,7 @@ impl RestCourier {
             .redirect(Policy::none())
             .referer(false)
             .no_proxy()
-            .tls_backend_preconfigured(tls::client_config(rest.ca.as_deref())?)
+            .tls_backend_preconfigured(client_config(rest.ca.as_deref())?)
             .build()
             .map_err(|error| error.to_string())?;
         Ok(Self { client })
@@ -50,7 +50,7 @@ impl RestCourier {
             .client
             .request(rest.method.clone(), facts.text(&rest.url, escape))
             .header(CONTENT_TYPE, "application/json")
-            .headers(secret::headers(&rest.headers, rest.credentials.as_ref()).await?)
+            .headers(headers(&rest.headers, rest.credentials.as_ref()).await?)
             .headers(keys(&task.id))
             .body(body);
         let exchange =

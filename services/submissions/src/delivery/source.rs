@@ -31,7 +31,7 @@ impl Source {
             .connect_timeout(CONNECT)
             .read_timeout(SILENCE)
             .no_proxy()
-            .tls_backend_preconfigured(super::tls::client_config(None).map_err(unusable)?)
+            .tls_backend_preconfigured(hydrant_outbound::client_config(None).map_err(unusable)?)
             .build()
             .map_err(|error| unusable(error.to_string()))?;
         Ok(Self {
@@ -73,7 +73,7 @@ fn unusable(why: String) -> Error {
 impl Source {
     /// A source without a node, at a server of a test.
     pub(super) fn at(base: &str) -> Self {
-        let tls = super::tls::client_config(None).unwrap();
+        let tls = hydrant_outbound::client_config(None).unwrap();
         let client = Client::builder().no_proxy().tls_backend_preconfigured(tls);
         Self {
             client: client.build().unwrap(),

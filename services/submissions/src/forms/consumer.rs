@@ -5,7 +5,6 @@ mod flow;
 mod rest;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -15,7 +14,7 @@ pub(crate) use files::{Folder, HostKey, Login, Sftp};
 #[cfg(test)]
 pub(crate) use flow::Waits;
 pub(crate) use flow::{Breaker, Flow};
-pub(crate) use rest::{Body, Credentials, Header, HeaderText, Reference, Rest};
+pub(crate) use rest::{Body, Reference, Rest};
 
 /// Somebody who gets submissions.
 #[derive(Debug)]
@@ -55,19 +54,6 @@ pub(super) enum Table {
 
 /// Keys that no definition has.
 pub(super) type Unknown = BTreeMap<String, IgnoredAny>;
-
-/// `{ file = "token" }`: secrets stand in files, which are read whenever they are needed.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SecretFile {
-    file: PathBuf,
-}
-
-impl SecretFile {
-    fn within(self, folder: &Path) -> PathBuf {
-        folder.join(self.file)
-    }
-}
 
 impl Consumer {
     pub(crate) fn kind(&self) -> Kind {

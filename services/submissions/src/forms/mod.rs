@@ -19,8 +19,7 @@ use serde::Deserialize;
 #[cfg(test)]
 pub(crate) use consumer::Waits;
 pub(crate) use consumer::{
-    Body, Breaker, Consumer, Credentials, Flow, Header, HeaderText, HostKey, Kind, Login, Place,
-    Reference, Rest, Sftp,
+    Body, Breaker, Consumer, Flow, HostKey, Kind, Login, Place, Reference, Rest, Sftp,
 };
 pub(crate) use media::MediaRange;
 use origin::Origin;

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use hydrant_outbound::SecretFile;
 use russh::keys::PublicKey;
 use russh::keys::ssh_key::Fingerprint;
 use serde::Deserialize;
 
 use super::flow::FlowTable;
-use super::{Consumer, Place, SecretFile, Unknown, refuse_unknown};
+use super::{Consumer, Place, Unknown, refuse_unknown};
 use crate::forms::Around;
 use crate::forms::template::Template;
 

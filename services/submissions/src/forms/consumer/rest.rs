@@ -5,12 +5,13 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hydrant_outbound::{Credentials, CredentialsTable, Header, HeaderText, SecretFile};
 use reqwest::Method;
-use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::header::HeaderName;
 use serde::Deserialize;
 
 use super::flow::FlowTable;
-use super::{Consumer, Place, SecretFile, Unknown, refuse_unknown};
+use super::{Consumer, Place, Unknown, refuse_unknown};
 use crate::forms::Around;
 use crate::forms::template::{Document, Template};
 
@@ -23,25 +24,8 @@ const MAX_RULES: usize = 32;
 /// The longest pointer to a reference.
 const MAX_POINTER: usize = 200;
 
-/// Headers that delivery makes itself, or HTTP.
-const OURS: [&str; 9] = [
-    "host",
-    "connection",
-    "content-length",
-    "transfer-encoding",
-    "upgrade",
-    "te",
-    "trailer",
-    "idempotency-key",
-    "correlation-id",
-];
-/// Headers that carry secrets.
-const SECRET: [&str; 4] = [
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "x-api-key",
-];
+/// Headers that delivery sets itself.
+const OURS: [&str; 2] = ["idempotency-key", "correlation-id"];
 
 /// A web service that gets submissions, and answers with a reference.
 #[derive(Debug)]
@@ -73,26 +57,6 @@ pub(crate) enum Body {
     Document(Document),
 }
 
-/// A header that goes with each request.
-#[derive(Debug)]
-pub(crate) struct Header {
-    pub(crate) name: HeaderName,
-    pub(crate) value: HeaderText,
-}
-
-#[derive(Debug)]
-pub(crate) enum HeaderText {
-    Plain(HeaderValue),
-    File(PathBuf),
-}
-
-/// Who sends.
-#[derive(Debug)]
-pub(crate) enum Credentials {
-    Bearer(PathBuf),
-    Basic { user: String, password: PathBuf },
-}
-
 /// Where the reference stands in the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reference {
@@ -113,9 +77,9 @@ pub(in crate::forms) struct RestTable {
     url: String,
     method: Option<String>,
     #[serde(default)]
-    headers: BTreeMap<String, HeaderTable>,
+    headers: BTreeMap<String, HeaderText>,
     bearer: Option<SecretFile>,
-    basic: Option<BasicTable>,
+    basic: Option<CredentialsTable>,
     ca: Option<PathBuf>,
     body: Option<PathBuf>,
     timeout: Option<hydrant_runtime::Duration>,
@@ -130,20 +94,6 @@ pub(in crate::forms) struct RestTable {
     flow: FlowTable,
     #[serde(flatten)]
     unknown: Unknown,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum HeaderTable {
-    Plain(String),
-    File(SecretFile),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BasicTable {
-    user: String,
-    password: SecretFile,
 }
 
 #[derive(Deserialize)]
@@ -168,7 +118,7 @@ impl RestTable {
             method: method(self.method.as_deref())?,
             url: url(&self.url.replace(PUBLIC_URL, public))?,
             headers: headers(self.headers, around.folder)?,
-            credentials: credentials(self.bearer, self.basic, around.folder)?,
+            credentials: Credentials::checked(self.bearer, self.basic, around.folder)?,
             ca: self.ca.map(|ca| around.folder.join(ca)),
             body: match self.body {
                 None => Body::Whole,
@@ -220,51 +170,14 @@ fn timeout(timeout: Option<hydrant_runtime::Duration>) -> Result<Duration, Strin
     }
 }
 
-fn headers(table: BTreeMap<String, HeaderTable>, folder: &Path) -> Result<Vec<Header>, String> {
+fn headers(table: BTreeMap<String, HeaderText>, folder: &Path) -> Result<Vec<Header>, String> {
     if table.len() > MAX_RULES {
         return Err(format!("has more than {MAX_RULES} headers"));
     }
     let table = table.into_iter();
     table
-        .map(|(name, value)| header(&name, value, folder))
+        .map(|(name, text)| Header::checked(&name, text, &OURS, folder))
         .collect()
-}
-
-fn header(name: &str, value: HeaderTable, folder: &Path) -> Result<Header, String> {
-    let refuse = |why: &str| Err(format!("has a header `{}` {why}", name.escape_debug()));
-    let Ok(known) = HeaderName::try_from(name) else {
-        return refuse("with a name that can't be");
-    };
-    if OURS.contains(&known.as_str()) {
-        return refuse("that it may not set");
-    }
-    let value = match value {
-        HeaderTable::File(file) => HeaderText::File(file.within(folder)),
-        HeaderTable::Plain(_) if SECRET.contains(&known.as_str()) => {
-            return refuse("with a secret in it; write { file = \"FILE\" }");
-        }
-        HeaderTable::Plain(text) => match HeaderValue::try_from(text) {
-            Ok(value) => HeaderText::Plain(value),
-            Err(_) => return refuse("with a value that can't be"),
-        },
-    };
-    Ok(Header { name: known, value })
-}
-
-fn credentials(
-    bearer: Option<SecretFile>,
-    basic: Option<BasicTable>,
-    folder: &Path,
-) -> Result<Option<Credentials>, String> {
-    match (bearer, basic) {
-        (None, None) => Ok(None),
-        (Some(token), None) => Ok(Some(Credentials::Bearer(token.within(folder)))),
-        (None, Some(basic)) => Ok(Some(Credentials::Basic {
-            user: basic.user,
-            password: basic.password.within(folder),
-        })),
-        (Some(_), Some(_)) => Err("has both `bearer` and `basic`: it takes one".into()),
-    }
 }
 
 impl ReferenceTable {

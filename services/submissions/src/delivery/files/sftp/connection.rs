@@ -12,7 +12,6 @@ use tokio::time::timeout;
 
 use super::told;
 use crate::delivery::outcome::Failure;
-use crate::delivery::secret;
 use crate::forms::{HostKey, Login, Sftp};
 
 /// How long a connection may take until it can be used.
@@ -142,15 +141,15 @@ async fn log_in(session: &mut Handle<Pinned>, sftp: &Sftp) -> Result<(), Failure
     let user = sftp.user.as_str();
     let answer = match &sftp.login {
         Login::Password(path) => {
-            let password = secret::line(path).await?;
+            let password = hydrant_outbound::line(path).await?;
             session.authenticate_password(user, password).await
         }
         Login::Key { key, passphrase } => {
             let passphrase = match passphrase {
-                Some(path) => Some(secret::line(path).await?),
+                Some(path) => Some(hydrant_outbound::line(path).await?),
                 None => None,
             };
-            let text = secret::text(key).await?;
+            let text = hydrant_outbound::text(key).await?;
             let unreadable = || Failure::ours(format!("the key {} can't be used", key.display()));
             let key = decode_secret_key(&text, passphrase.as_deref());
             let key = Arc::new(key.map_err(|_| unreadable())?);

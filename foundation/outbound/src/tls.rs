@@ -1,4 +1,4 @@
-use std::fmt::Display;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,9 +7,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
-/// How `https://` consumers are spoken to: they prove who they are to the authorities in the PEM file `ca`, or
-/// else to those that the system trusts.
-pub(super) fn client_config(ca: Option<&Path>) -> Result<ClientConfig, String> {
+/// How `https://` is spoken: servers prove who they are to the authorities in the PEM file `ca`, or else to
+/// those that the system trusts.
+///
+/// # Errors
+///
+/// If the file has none, or can't be read.
+pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, String> {
     let roots = match ca {
         Some(path) => roots_of(path)?,
         None => system_roots(),
@@ -24,19 +28,19 @@ pub(super) fn client_config(ca: Option<&Path>) -> Result<ClientConfig, String> {
 }
 
 fn roots_of(path: &Path) -> Result<RootCertStore, String> {
-    let refuse = |error: &dyn Display| format!("the `ca` {}: {error}", path.display());
+    let refuse = |error: &dyn fmt::Display| format!("the `ca` {}: {error}", path.display());
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| refuse(&error))? {
         let certificate = certificate.map_err(|error| refuse(&error))?;
         roots.add(certificate).map_err(|error| refuse(&error))?;
     }
-    match roots.is_empty() {
-        false => Ok(roots),
-        true => Err(refuse(&"no certificate stands in it; it is a PEM file")),
+    if roots.is_empty() {
+        return Err(refuse(&"no certificate stands in it; it is a PEM file"));
     }
+    Ok(roots)
 }
 
-/// Without any, an `https://` consumer fails and says so; the others go on.
+/// Without any, `https://` fails and says so; all else goes on.
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
