@@ -22,6 +22,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("mariadbd", "mariadb-server"),
     ("mariadb", "mariadb-client"),
     ("/usr/lib/galera/libgalera_smm.so", "galera-4"),
+    ("garbd", "galera-arbitrator-4"),
     ("rsync", "rsync"),
     ("sshd", "openssh-server"),
     ("ssh-keygen", "openssh-client"),

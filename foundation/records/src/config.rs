@@ -32,18 +32,21 @@ pub struct Tls {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+/// The most servers that a URL may name.
+const MAX_SERVERS: usize = 8;
+
 /// Where a database is, read from a URL: `sqlite:/path/of/file.db` or
 /// `mysql://user@host:3306/database`. There is no place for a password in it: URLs are shown.
+/// The servers of a Galera cluster stand with commas between them, the nearest first:
+/// `mysql://user@a:3306,b:3306/database`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// A file, made when it is missing.
     Sqlite(PathBuf),
-    /// A server.
+    /// A server, or those of one cluster.
     MariaDb {
-        /// Its name or IP address.
-        host: String,
-        /// Its port, 3306 if the URL has none.
-        port: u16,
+        /// The name or IP address and the port of each, 3306 if the URL has none; at least one.
+        servers: Vec<(String, u16)>,
         /// The user.
         user: String,
         /// The database, which has to be there.
@@ -148,8 +151,12 @@ fn mariadb(rest: &str) -> Result<Address, InvalidUrl> {
             "a password has no place in a URL, put it into the password file",
         ));
     }
-    let (server, database) = place.split_once('/').ok_or_else(|| bad("no database"))?;
-    let (host, port) = host_and_port(server).ok_or_else(|| bad("no host and port"))?;
+    let (servers, database) = place.split_once('/').ok_or_else(|| bad("no database"))?;
+    let servers: Option<Vec<_>> = servers.split(',').map(host_and_port).collect();
+    let servers = servers.ok_or_else(|| bad("no host and port"))?;
+    if servers.len() > MAX_SERVERS {
+        return Err(bad("more than 8 servers"));
+    }
     let is_name = |text: &str| {
         let is_good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
         (1..=64).contains(&text.len()) && text.chars().all(is_good)
@@ -161,15 +168,14 @@ fn mariadb(rest: &str) -> Result<Address, InvalidUrl> {
         return Err(bad("no name of a database"));
     }
     Ok(Address::MariaDb {
-        host: host.to_owned(),
-        port,
+        servers,
         user: user.to_owned(),
         database: database.to_owned(),
     })
 }
 
 /// `host`, `host:port`, `[::1]:port`.
-fn host_and_port(server: &str) -> Option<(&str, u16)> {
+fn host_and_port(server: &str) -> Option<(String, u16)> {
     let bracketed = server.strip_prefix('[').and_then(|s| s.split_once(']'));
     let (host, port) = match bracketed {
         Some((host, rest)) => (host, rest),
@@ -181,7 +187,7 @@ fn host_and_port(server: &str) -> Option<(&str, u16)> {
         None => return None,
     };
     let is_good = |c: char| c.is_ascii_alphanumeric() || ".-_:%".contains(c);
-    (!host.is_empty() && host.chars().all(is_good)).then_some((host, port))
+    (!host.is_empty() && host.chars().all(is_good)).then(|| (host.to_owned(), port))
 }
 
 impl fmt::Display for Address {
@@ -189,17 +195,17 @@ impl fmt::Display for Address {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             Self::MariaDb {
-                host,
-                port,
+                servers,
                 user,
                 database,
-            } if host.contains(':') => write!(f, "mysql://{user}@[{host}]:{port}/{database}"),
-            Self::MariaDb {
-                host,
-                port,
-                user,
-                database,
-            } => write!(f, "mysql://{user}@{host}:{port}/{database}"),
+            } => {
+                let shown = servers.iter().map(|(host, port)| match host.contains(':') {
+                    true => format!("[{host}]:{port}"),
+                    false => format!("{host}:{port}"),
+                });
+                let servers = shown.collect::<Vec<_>>().join(",");
+                write!(f, "mysql://{user}@{servers}/{database}")
+            }
         }
     }
 }
@@ -214,6 +220,7 @@ mod tests {
             "sqlite:/var/lib/a b.db",
             "mysql://u@h:3307/d",
             "mysql://u@[::1]:3306/d",
+            "mysql://u@a:3306,[::1]:3307,b:3306/d",
         ] {
             assert_eq!(url.parse::<Address>().unwrap().to_string(), url);
         }
@@ -234,6 +241,9 @@ mod tests {
         assert!(told("mysql://h/d").contains("no user"));
         assert!(told("mysql://u@h").contains("no database"));
         assert!(told("mysql://u@h:0/d").contains("no host and port"));
+        assert!(told("mysql://u@h,/d").contains("no host and port"));
+        let many = format!("mysql://u@{}h/d", "h,".repeat(MAX_SERVERS));
+        assert!(told(&many).contains("more than 8"));
         assert!(told("mysql://u@h/").contains("no name of a database"));
         let secret = told("mysql://u:hunter2@h/d");
         assert!(secret.contains("password file") && !secret.contains("hunter2"));

@@ -6,15 +6,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::stream::BoxStream;
-use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlConnection, MySqlSslMode};
+use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, SqlSafeStr, SqlStr};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection as _, Executor, Row as _, SqlSafeStr, SqlStr,
+};
+use tokio::time::timeout;
 
 use crate::config::{Address, Config, Tls};
 use crate::error::{RecordsError, sort};
 use crate::rows;
+use crate::servers::Servers;
 use crate::sql::{Dialect, Sql};
 use crate::value::{Row, Value};
 
@@ -36,6 +40,10 @@ const SESSION: &str = "SET SESSION \
     idle_transaction_timeout = 20, \
     wait_timeout = 900";
 
+/// What one to a server of a cluster is told as well: others of the same program may be on another
+/// server, so whatever is asked waits until this server has what was committed there before.
+const CAUSAL: &str = "SET SESSION wsrep_sync_wait = 7";
+
 /// One connection. Dropped, it is closed, and what it had begun is taken back.
 pub(crate) enum Connection {
     Sqlite(SqliteConnection),
@@ -50,11 +58,11 @@ pub(crate) enum Purpose {
 }
 
 impl Connection {
-    /// Connects once; the caller limits the time.
-    pub(crate) async fn open(config: &Config) -> Result<Self, RecordsError> {
+    /// Connects to the first server that is well; each has the time of the configuration for it.
+    pub(crate) async fn open(config: &Config, servers: &Servers) -> Result<Self, RecordsError> {
         match &config.address {
-            Address::Sqlite(path) => open_sqlite(path).await.map(Self::Sqlite),
-            Address::MariaDb { .. } => open_mariadb(config).await.map(Self::MariaDb),
+            Address::Sqlite(path) => limited(config, open_sqlite(path)).await.map(Self::Sqlite),
+            Address::MariaDb { .. } => open_mariadb(config, servers).await.map(Self::MariaDb),
         }
     }
 
@@ -248,29 +256,69 @@ fn make_file(path: &Path) -> io::Result<()> {
     options.open(path).map(drop)
 }
 
-async fn open_mariadb(config: &Config) -> Result<MySqlConnection, RecordsError> {
-    let options = mariadb_options(config).await?;
+async fn limited<T>(
+    config: &Config,
+    opening: impl Future<Output = Result<T, RecordsError>>,
+) -> Result<T, RecordsError> {
+    let opened = timeout(config.connect_timeout, opening).await;
+    opened.unwrap_or_else(|_| Err(RecordsError::late()))
+}
+
+async fn open_mariadb(config: &Config, servers: &Servers) -> Result<MySqlConnection, RecordsError> {
+    let mut failure = RecordsError::broken("this is no server");
+    for (number, host, port) in servers.in_order() {
+        match limited(
+            config,
+            open_server(config, host, port, servers.is_cluster()),
+        )
+        .await
+        {
+            Ok(connection) => return Ok(connection),
+            Err(error) => failure = error,
+        }
+        servers.shun(number);
+    }
+    Err(failure)
+}
+
+async fn open_server(
+    config: &Config,
+    host: &str,
+    port: u16,
+    of_cluster: bool,
+) -> Result<MySqlConnection, RecordsError> {
+    let options = mariadb_options(config).await?.host(host).port(port);
     let mut connection = options.connect().await.map_err(sort)?;
     connection
         .execute(sqlx::raw_sql(SESSION))
         .await
         .map_err(sort)?;
+    if of_cluster {
+        join_cluster(&mut connection).await?;
+    }
     Ok(connection)
 }
 
+/// Refuses a server that its cluster has left behind, and has the others wait for what it has not seen yet.
+async fn join_cluster(connection: &mut MySqlConnection) -> Result<(), RecordsError> {
+    let ready = sqlx::raw_sql("SHOW STATUS LIKE 'wsrep_ready'").fetch_optional(&mut *connection);
+    let is_off = |row: MySqlRow| row.try_get::<String, _>(1).is_ok_and(|value| value != "ON");
+    if ready.await.map_err(sort)?.is_some_and(is_off) {
+        let message = "a server of the database is not in its cluster";
+        return Err(RecordsError::unavailable(message));
+    }
+    connection
+        .execute(sqlx::raw_sql(CAUSAL))
+        .await
+        .map_err(sort)?;
+    Ok(())
+}
+
 async fn mariadb_options(config: &Config) -> Result<MySqlConnectOptions, RecordsError> {
-    let Address::MariaDb {
-        host,
-        port,
-        user,
-        database,
-    } = &config.address
-    else {
+    let Address::MariaDb { user, database, .. } = &config.address else {
         return Err(RecordsError::broken("this is no server"));
     };
     let mut options = MySqlConnectOptions::new()
-        .host(host)
-        .port(*port)
         .username(user)
         .database(database)
         .charset("utf8mb4")

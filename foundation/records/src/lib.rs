@@ -51,6 +51,7 @@ mod migration;
 mod pool;
 mod retry;
 mod rows;
+mod servers;
 mod sql;
 mod statements;
 mod tables;

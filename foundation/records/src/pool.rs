@@ -7,6 +7,7 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use crate::config::{Address, Config};
 use crate::connection::Connection;
 use crate::error::RecordsError;
+use crate::servers::Servers;
 use crate::sql::Dialect;
 
 /// How old a connection becomes: so that a server that has come back, or a password that was
@@ -20,6 +21,7 @@ pub struct Records(Arc<Shared>, Duration);
 
 struct Shared {
     config: Config,
+    servers: Servers,
     places: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
     /// Whose turn it is to write to SQLite: in one process a line is fairer, and quicker, than the
@@ -47,6 +49,7 @@ impl Records {
         let places = Arc::new(Semaphore::new(config.connections.max(1)));
         let deadline = config.deadline;
         let shared = Shared {
+            servers: Servers::of(&config.address),
             config,
             places,
             idle: Mutex::default(),
@@ -96,13 +99,9 @@ impl Records {
                 _place: place,
             });
         }
-        let connect = timeout(
-            self.0.config.connect_timeout,
-            Connection::open(self.config()),
-        );
+        let connect = Connection::open(self.config(), &self.0.servers);
         let connection = timeout_at(deadline, connect)
             .await
-            .map_err(|_| RecordsError::late())?
             .map_err(|_| RecordsError::late())??;
         Ok(Borrowed {
             connection,
@@ -156,6 +155,11 @@ impl Records {
     /// Forgets connections that were idle, after one of them has turned out to be broken.
     pub(crate) fn forget_idle(&self) {
         self.idle().clear();
+    }
+
+    /// Whether another server may be well when one does not answer.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.0.servers.is_cluster()
     }
 }
 

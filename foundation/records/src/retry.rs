@@ -127,6 +127,9 @@ impl Attempts<'_> {
     ) -> ControlFlow<Result<T, E>> {
         // What is cut off leaves its connection in the middle of something: it is closed.
         let Some(done) = done else {
+            if self.records.is_cluster() {
+                self.records.forget_idle();
+            }
             return ControlFlow::Break(Err(RecordsError::late().into()));
         };
         let ended = match (transaction.failure().cloned(), &done) {

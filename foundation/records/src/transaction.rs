@@ -21,7 +21,12 @@ impl Transaction {
         deadline: Instant,
     ) -> Result<Self, RecordsError> {
         let mut borrowed = records.borrow(deadline).await?;
-        let begun = timeout_at(deadline, borrowed.connection().begin(purpose)).await;
+        // A connection that was well may end at a server that is frozen now: another one is asked.
+        let patience = match records.is_cluster() && borrowed.is_used() {
+            true => deadline.min(Instant::now() + records.config().connect_timeout),
+            false => deadline,
+        };
+        let begun = timeout_at(patience, borrowed.connection().begin(purpose)).await;
         if let Err(error) = begun.unwrap_or_else(|_| Err(RecordsError::late())) {
             if borrowed.is_used() && error.kind() == Kind::Unavailable {
                 records.forget_idle();

@@ -3,12 +3,17 @@
 use std::fs;
 use std::path::Path;
 
-use crate::mariadb::{MariaDb, Options, PASSWORD};
+use tempfile::TempDir;
+
+use crate::mariadb::{DATABASE, MariaDb, Options, PASSWORD, USER};
 use crate::port::Port;
-use crate::{Missing, READY, is_there, secondary, wait_until};
+use crate::process::Process;
+use crate::{Missing, READY, is_there, require, secondary, wait_until};
 
 /// Where the system's package `galera-4` has its library.
 const LIBRARY: &str = "/usr/lib/galera/libgalera_smm.so";
+/// What the cluster is called.
+const NAME: &str = "hydrant";
 /// Who owns what `rsync` writes when it is started as root.
 const NOBODY: u32 = 65_534;
 
@@ -17,6 +22,14 @@ pub struct Galera {
     nodes: Vec<Node>,
     /// Servers outside can follow it.
     is_replicated: bool,
+    arbitrator: Option<Arbitrator>,
+}
+
+/// Has a vote and no data: with it a pair outlives the loss of one.
+struct Arbitrator {
+    process: Process,
+    _group: Port,
+    _folder: TempDir,
 }
 
 struct Node {
@@ -54,6 +67,7 @@ impl Galera {
         let mut cluster = Self {
             nodes: vec![first],
             is_replicated,
+            arbitrator: None,
         };
         for _ in 1..servers {
             cluster
@@ -64,6 +78,26 @@ impl Galera {
         // From now on it would join the others, and not begin a cluster of its own.
         cluster.configure(0);
         Ok(cluster)
+    }
+
+    /// Starts two [replicated](Self::replicated) servers and an arbitrator.
+    pub fn pair() -> Result<Self, Missing> {
+        require("garbd", "galera-arbitrator-4")?;
+        let mut cluster = Self::replicated(2)?;
+        cluster.arbitrator = Some(Arbitrator::start(&cluster.group()));
+        cluster.wait_size(0, 3);
+        Ok(cluster)
+    }
+
+    /// The table of a node's configuration file that names all servers, from `near` on.
+    pub fn table(&self, near: usize) -> String {
+        let nodes = self.nodes.iter().cycle().skip(near).take(self.nodes.len());
+        let servers: Vec<_> = nodes
+            .map(|node| node.server.address().to_string())
+            .collect();
+        let url = format!("mysql://{USER}@{}/{DATABASE}", servers.join(","));
+        let password = self.node(0).password_file();
+        format!("[records]\nurl = {url:?}\npassword_file = {password:?}\n")
     }
 
     /// A server.
@@ -77,15 +111,39 @@ impl Galera {
         let data = server.data();
         let _ = fs::remove_dir_all(&data);
         fs::create_dir(&data).expect("a folder for the data");
-        if rustix::process::geteuid().is_root() {
-            let given = std::os::unix::fs::chown(&data, Some(NOBODY), Some(NOBODY));
-            given.expect("the folder can be given to rsync");
-        }
+        give_to_rsync(&data);
         self.configure(node);
         server.write_password(PASSWORD);
         server.restart();
         let joined = wait_until(READY, || self.is_synced(node));
         assert!(joined, "a server does not join");
+    }
+
+    /// Lets a server that was killed join again with its data: it gets what it has missed, and goes on with its log.
+    pub fn rejoin(&self, node: usize) {
+        give_to_rsync(&self.node(node).data());
+        let position = self.node(node).recover();
+        let lines = format!("wsrep_start_position={position}");
+        self.configure_with(node, &[lines]);
+        self.node(node).restart();
+        self.configure(node);
+        let joined = wait_until(READY, || self.is_synced(node));
+        assert!(joined, "a server does not join again");
+    }
+
+    /// Cuts a server off from the others, or ends that: it runs on and answers clients, but no word goes between
+    /// it and the group.
+    pub fn isolate(&self, node: usize, isolated: bool) {
+        let option = format!("gmcast.isolate={}", u8::from(isolated));
+        let set = format!("SET GLOBAL wsrep_provider_options='{option}'");
+        assert!(self.node(node).sql(&set).is_some(), "{set}");
+    }
+
+    /// Panics, with its log, when the arbitrator has ended by itself.
+    pub fn check(&self) {
+        if let Some(arbitrator) = &self.arbitrator {
+            arbitrator.process.check();
+        }
     }
 
     /// Waits until a server sees so many of them, itself included, and takes writes.
@@ -97,7 +155,8 @@ impl Galera {
         assert!(wait_until(READY, sees), "the cluster has another size");
     }
 
-    fn is_synced(&self, node: usize) -> bool {
+    /// Whether a server is in the cluster and has all that it missed.
+    pub fn is_synced(&self, node: usize) -> bool {
         self.status(node, "wsrep_local_state_comment").as_deref() == Some("Synced")
     }
 
@@ -107,12 +166,50 @@ impl Galera {
     }
 
     fn configure(&self, node: usize) {
-        let groups = self.nodes.iter().map(|node| node.group.number());
-        let groups: Vec<String> = groups.map(|port| format!("127.0.0.1:{port}")).collect();
+        self.configure_with(node, &[]);
+    }
+
+    fn configure_with(&self, node: usize, more: &[String]) {
         let of_log = self.is_replicated.then_some(node);
         let node = &self.nodes[node];
-        node.server
-            .configure(&node.lines(&groups.join(","), of_log));
+        let lines = node.lines(&self.group(), of_log);
+        node.server.configure(&[&lines, more].concat());
+    }
+
+    /// Where the servers hear of each other.
+    fn group(&self) -> String {
+        let groups = self.nodes.iter().map(|node| node.group.number());
+        let groups: Vec<String> = groups.map(|port| format!("127.0.0.1:{port}")).collect();
+        groups.join(",")
+    }
+}
+
+fn give_to_rsync(data: &Path) {
+    if rustix::process::geteuid().is_root() {
+        let given = std::os::unix::fs::chown(data, Some(NOBODY), Some(NOBODY));
+        given.expect("the folder can be given to rsync");
+    }
+}
+
+impl Arbitrator {
+    fn start(group: &str) -> Self {
+        let (port, folder) = (Port::take(), crate::folder());
+        let arguments = [
+            format!("--address=gcomm://{group}"),
+            format!("--group={NAME}"),
+            format!(
+                "--options=gmcast.listen_addr=tcp://127.0.0.1:{port}",
+                port = port.number()
+            ),
+            format!("--workdir={}", folder.path().display()),
+        ];
+        let process = Process::new("garbd", folder.path(), "garbd", &arguments);
+        process.start();
+        Self {
+            process,
+            _group: port,
+            _folder: folder,
+        }
     }
 }
 
@@ -148,7 +245,7 @@ impl Node {
             "innodb_autoinc_lock_mode=2".into(),
             "wsrep_on=ON".into(),
             format!("wsrep_provider={LIBRARY}"),
-            "wsrep_cluster_name=hydrant".into(),
+            format!("wsrep_cluster_name={NAME}"),
             format!("wsrep_cluster_address=gcomm://{cluster}"),
             "wsrep_node_address=127.0.0.1".into(),
             format!(

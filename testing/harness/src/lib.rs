@@ -19,6 +19,7 @@ pub mod redis;
 pub mod seaweedfs;
 mod secondary;
 mod sshd;
+mod wiremock;
 pub mod zookeeper;
 
 use std::fmt;
@@ -34,6 +35,7 @@ pub use proxy::Proxy;
 pub use redis::Redis;
 pub use seaweedfs::SeaweedFs;
 pub use sshd::Sshd;
+pub use wiremock::WireMock;
 pub use zookeeper::ZooKeeper;
 
 /// How long a server may take to be ready on a busy machine.

@@ -158,6 +158,23 @@ impl MariaDb {
         assert!(answered, "MariaDB does not answer: {}", self.process.tail());
     }
 
+    /// Where in the history of its cluster the data of a server that was killed end, as `UUID:NUMBER`.
+    pub(crate) fn recover(&self) -> String {
+        let config = self.folder().join("mariadb.conf");
+        let output = Command::new("mariadbd")
+            .arg(format!("--defaults-file={}", config.display()))
+            .arg("--wsrep-recover")
+            .stdin(Stdio::null())
+            .output()
+            .expect("mariadbd starts");
+        let told = String::from_utf8_lossy(&output.stderr);
+        let position = told.rsplit_once("Recovered position: ");
+        let position = position.and_then(|(_, rest)| rest.split_whitespace().next());
+        position
+            .unwrap_or_else(|| panic!("no position: {told}"))
+            .to_owned()
+    }
+
     /// Freezes it.
     pub fn pause(&self) {
         self.process.pause();

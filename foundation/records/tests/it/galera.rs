@@ -174,3 +174,61 @@ async fn a_server_is_killed_while_all_are_written_to_and_nothing_is_lost_or_twic
         "there were conflicts"
     );
 }
+
+/// A pair with an arbitrator, and one URL with both: whoever asks is served by the other one soon after one of
+/// them is cut off, frozen or killed, and sees there what was committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_url_names_both_servers_of_a_pair_and_either_may_go() {
+    let cluster = match Galera::pair() {
+        Ok(cluster) => cluster,
+        Err(missing) => return skipped(missing),
+    };
+    let [first, second] = [0, 1].map(|node| cluster.node(node).address());
+    let url = cluster.node(0).url(hydrant_harness::mariadb::DATABASE);
+    let url = url.replace(&first.to_string(), &format!("{first},{second}"));
+    let mut config = Config::new(&url).unwrap();
+    config.password_file = Some(cluster.node(0).password_file());
+    let records = Records::open(config);
+    records.migrate("line", TABLES).await.unwrap();
+    let (tries, mut last) = (AtomicUsize::new(0), 0);
+    type Fault = fn(&Galera);
+    let faults: [(&str, Fault, Fault); 3] = [
+        (
+            "cut off",
+            |all| all.isolate(0, true),
+            |all| all.isolate(0, false),
+        ),
+        ("killed", |all| all.node(0).kill(), |all| all.rejoin(0)),
+        (
+            "frozen",
+            |all| all.node(0).pause(),
+            |all| all.node(0).resume(),
+        ),
+    ];
+    for (what, begin, end) in faults {
+        let grown = add(&records, 1, &tries).await.unwrap();
+        assert!(grown > last, "{what}: what was committed is seen");
+        tokio::task::block_in_place(|| begin(&cluster));
+        let (gone, mut failed) = (std::time::Instant::now(), 0);
+        last = loop {
+            match add(&records, 1, &tries).await {
+                Ok(n) => break n,
+                Err(_) => failed += 1,
+            }
+            assert!(
+                gone.elapsed() < Duration::from_secs(90),
+                "{what}: never again"
+            );
+        };
+        println!(
+            "{what}: written again after {:?}, {failed} failed",
+            gone.elapsed()
+        );
+        tokio::task::block_in_place(|| {
+            end(&cluster);
+            cluster.wait_size(0, 3);
+        });
+        // A server that was not well is left alone for a while: then it is asked again.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
