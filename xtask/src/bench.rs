@@ -3,7 +3,10 @@
 //! CPU time per request is what is compared, and only within one round: absolute figures drift by
 //! a fifth between runs of a shared machine.
 
+mod hydrant;
 mod mobile;
+mod submissions;
+mod wrk;
 
 use std::fs;
 use std::net::TcpListener;
@@ -12,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub use mobile::mobile;
+pub use submissions::submissions;
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -63,7 +67,7 @@ pub fn router(root: &Path) -> Result<()> {
             ));
         }
     }
-    build(root)?;
+    cargo_build(root, &["-p", "hydrant-router", "--example", "standalone"])?;
     let bench = Bench::start(root)?;
     for work in &WORKS {
         bench.measure(work)?;
@@ -71,23 +75,16 @@ pub fn router(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn build(root: &Path) -> Result<()> {
+/// Builds something for release.
+fn cargo_build(root: &Path, what: &[&str]) -> Result<()> {
     let status = Command::new(env!("CARGO"))
         .current_dir(root)
-        .args([
-            "build",
-            "--release",
-            "-p",
-            "hydrant-router",
-            "--example",
-            "standalone",
-        ])
+        .args(["build", "--release"])
+        .args(what)
         .status()
         .map_err(|error| format!("cannot run cargo: {error}"))?;
-    status
-        .success()
-        .then_some(())
-        .ok_or_else(|| "the router does not build".into())
+    let built = status.success().then_some(());
+    built.ok_or_else(|| format!("`cargo build {}` failed", what.join(" ")))
 }
 
 /// Where cargo puts what it builds.
@@ -124,7 +121,7 @@ impl Bench {
             Ok(path)
         };
         let nginx = |path: PathBuf| vec!["nginx".into(), "-c".into(), path.display().to_string()];
-        let backend = Process::start(1, &nginx(config("backend.conf", 0)?), backends[0])?;
+        let backend = Process::start("1", &nginx(config("backend.conf", 0)?), backends[0])?;
         let mut proxies = Vec::new();
         for peer in PEERS {
             let listen = free_port()?;
@@ -147,7 +144,7 @@ impl Bench {
                     command
                 }
             };
-            proxies.push((peer, Process::start(0, &command, listen)?, listen));
+            proxies.push((peer, Process::start("0", &command, listen)?, listen));
         }
         let post_script = templates.join("post.lua");
         Ok(Self {
@@ -216,13 +213,13 @@ impl Bench {
     }
 }
 
-/// A process on one core, ended when it is dropped.
+/// A process on some cores, as `taskset` names them; ended when it is dropped.
 struct Process(Child);
 
 impl Process {
-    fn start(core: u32, command: &[String], port: u16) -> Result<Self> {
+    fn start(cores: &str, command: &[String], port: u16) -> Result<Self> {
         let child = Command::new("taskset")
-            .args(["-c", &core.to_string()])
+            .args(["-c", cores])
             .args(command)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

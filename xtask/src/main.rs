@@ -23,6 +23,7 @@ cargo xtask TASK
                         them, until Ctrl-C
   bench router          the router beside nginx and HAProxy: CPU time per request
   bench mobile          init beside nginx, bulk evaluation beside a flag server: CPU time, p99
+  bench submissions     acknowledged submissions a second beside a bare loop of inserts, p99, replays
   tidy                  the direction of dependencies, leftovers, the length of files
 ";
 
@@ -37,6 +38,9 @@ fn main() -> ExitCode {
             .map(|()| true)
             .map_err(std::io::Error::other),
         ["bench", "mobile"] => bench::mobile(&root())
+            .map(|()| true)
+            .map_err(std::io::Error::other),
+        ["bench", "submissions"] => bench::submissions(&root())
             .map(|()| true)
             .map_err(std::io::Error::other),
         ["tidy"] => tidy::run(&root()),

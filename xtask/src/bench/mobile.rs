@@ -6,12 +6,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::hydrant::{Hydrant, again, read};
+use super::wrk::{p99_ms, requests};
 use super::{
-    Folder, Process, ROUNDS, Result, SECONDS, family_nanos, free_port, median, target, which,
+    Folder, Process, ROUNDS, Result, SECONDS, cargo_build, family_nanos, free_port, median, target,
+    which,
 };
 
 /// Where the package of the reference server is looked for, and how it is had.
@@ -35,21 +37,10 @@ pub fn mobile(root: &Path) -> Result<()> {
             ));
         }
     }
-    build(root)?;
+    cargo_build(root, &["-p", "hydrant"])?;
     let bench = Bench::start(root)?;
     bench.init()?;
     bench.bulk()
-}
-
-fn build(root: &Path) -> Result<()> {
-    let arguments = ["build", "--release", "-p", "hydrant"];
-    let status = Command::new(env!("CARGO"))
-        .current_dir(root)
-        .args(arguments)
-        .status();
-    let status = status.map_err(|error| format!("cannot run cargo: {error}"))?;
-    let built = status.success().then_some(());
-    built.ok_or_else(|| "hydrant does not build".into())
 }
 
 /// What is loaded: whose CPU time counts, where it listens, and what it is asked.
@@ -95,13 +86,15 @@ impl Bench {
             proxy: free_port()?,
             reference: free_port()?,
         };
-        let program = target(root).join("release/hydrant");
-        let data = folder.0.join("data");
-        let hydrant = Hydrant { program, data };
-        let node = Process::start(0, &hydrant.up(ports), ports.public)?;
+        let hydrant = Hydrant::new(root, folder.0.join("data"));
+        let node = Process::start(
+            "0",
+            &hydrant.up(ports.public, ports.local, &[]),
+            ports.public,
+        )?;
         let flags = folder.0.join("flags.json");
         fs::write(&flags, definitions().to_string()).map_err(|error| error.to_string())?;
-        let (api, key) = hydrant.prepare(&flags)?;
+        let (api, key) = prepare(&hydrant, &flags)?;
         let www = folder.0.join("www");
         fs::create_dir_all(&www).map_err(|error| error.to_string())?;
         let nginx = start_nginx(root, &folder.0, "static.conf", ports.nginx, ports)?;
@@ -215,109 +208,46 @@ impl Bench {
     }
 }
 
-/// The release binary on a data folder of its own.
-struct Hydrant {
-    program: PathBuf,
-    data: PathBuf,
-}
-
-impl Hydrant {
-    fn up(&self, ports: Ports) -> Vec<String> {
-        let local = |port: u16| format!("127.0.0.1:{port}");
-        let program = self.program.display().to_string();
-        let data = self.data.display().to_string();
-        let arguments = ["up", "--data", &data, "--public"];
-        let mut command: Vec<String> = vec![program];
-        command.extend(arguments.map(str::to_owned));
-        command.extend([local(ports.public), "--local".into(), local(ports.local)]);
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(&self.program)
-            .args(["--json", "--data"])
-            .arg(&self.data)
-            .args(arguments)
-            .output();
-        let output = output.map_err(|error| format!("cannot run hydrant: {error}"))?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        let told = String::from_utf8_lossy(&output.stderr);
-        Err(format!("hydrant {}: {told}", arguments.join(" ")))
-    }
-
-    /// One process of `api/mobile`, 100 flags, a key without a rate. Gives the process and its port,
-    /// and the key.
-    fn prepare(&self, flags: &Path) -> Result<((u32, u16), String)> {
-        let flags = flags.display().to_string();
-        let put = [
-            "mobile",
-            "put",
-            "flags/bench",
-            &flags,
-            "--reason",
-            "benchmark",
-        ];
-        again(|| self.run(&put))?;
-        let empty = json!({ "flags": {} }).to_string();
-        let demo = self.data.with_file_name("none.json");
-        fs::write(&demo, empty).map_err(|error| error.to_string())?;
-        let demo = demo.display().to_string();
-        let _ = self.run(&[
-            "mobile",
-            "put",
-            "flags/demo",
-            &demo,
-            "--reason",
-            "benchmark",
-        ]);
-        let create = [
-            "mobile",
-            "key",
-            "create",
-            "bench",
-            "--role",
-            "server",
-            "--reason",
-            "benchmark",
-        ];
-        let made: Value = read(&self.run(&create)?)?;
-        let key = made["key"].as_str().ok_or("no key was printed")?.to_owned();
-        self.run(&["scale", "api/mobile", "1"])?;
-        let api = again(|| self.api())?;
-        Ok((api, key))
-    }
-
-    fn api(&self) -> Result<(u32, u16)> {
-        let listed: Value = read(&self.run(&["list", "api/mobile"])?)?;
-        let all = listed["instances"].as_array().cloned().unwrap_or_default();
-        let [one] = &all[..] else {
-            return Err(format!("{} processes of api/mobile", all.len()));
-        };
-        let port = one["address"]
-            .as_str()
-            .and_then(|a| a.rsplit(':').next()?.parse().ok());
-        match (one["pid"].as_u64(), port) {
-            (Some(pid), Some(port)) if one["state"] == "ready" => Ok((pid as u32, port)),
-            _ => Err(format!("api/mobile is not ready: {one}")),
-        }
-    }
-}
-
-fn read(text: &str) -> Result<Value> {
-    serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))
-}
-
-/// Tries for a while: what was just started may not be there yet.
-fn again<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
-        match attempt() {
-            Err(_) if Instant::now() < end => hydrant_harness::pause(Duration::from_millis(200)),
-            other => return other,
-        }
-    }
+/// One process of `api/mobile`, 100 flags, a key without a rate. Gives the process and its port,
+/// and the key.
+fn prepare(hydrant: &Hydrant, flags: &Path) -> Result<((u32, u16), String)> {
+    let flags = flags.display().to_string();
+    let put = [
+        "mobile",
+        "put",
+        "flags/bench",
+        &flags,
+        "--reason",
+        "benchmark",
+    ];
+    again(|| hydrant.run(&put))?;
+    let empty = json!({ "flags": {} }).to_string();
+    let demo = hydrant.data.with_file_name("none.json");
+    fs::write(&demo, empty).map_err(|error| error.to_string())?;
+    let demo = demo.display().to_string();
+    let _ = hydrant.run(&[
+        "mobile",
+        "put",
+        "flags/demo",
+        &demo,
+        "--reason",
+        "benchmark",
+    ]);
+    let create = [
+        "mobile",
+        "key",
+        "create",
+        "bench",
+        "--role",
+        "server",
+        "--reason",
+        "benchmark",
+    ];
+    let made: Value = read(&hydrant.run(&create)?)?;
+    let key = made["key"].as_str().ok_or("no key was printed")?.to_owned();
+    hydrant.run(&["scale", "api/mobile", "1"])?;
+    let api = again(|| hydrant.one("api/mobile"))?;
+    Ok((api, key))
 }
 
 /// nginx with one of the configurations of `testing/bench`; what it stands before is the one with the file.
@@ -332,7 +262,7 @@ fn start_nginx(root: &Path, folder: &Path, name: &str, port: u16, ports: Ports) 
     let path = folder.join(name);
     fs::write(&path, text).map_err(|error| error.to_string())?;
     let command = ["nginx".into(), "-c".into(), path.display().to_string()];
-    Process::start(0, &command, port)
+    Process::start("0", &command, port)
 }
 
 /// Node finds packages beside the script, so both are in one folder, installed once.
@@ -363,7 +293,7 @@ fn start_reference(root: &Path, flags: &Path, port: u16) -> Result<Process> {
     let mut command = vec!["node".to_owned()];
     command.extend(arguments);
     command.push(port.to_string());
-    Process::start(0, &command, port)
+    Process::start("0", &command, port)
 }
 
 /// Interleaves the peers for some rounds: CPU time per request with all connections busy, then the
@@ -435,28 +365,6 @@ impl Peer<'_> {
     }
 }
 
-fn requests(told: &str) -> Result<u64> {
-    let mut lines = told.lines();
-    lines
-        .find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok())
-        .filter(|requests| *requests > 0)
-        .ok_or_else(|| format!("wrk did not say how many requests it sent:\n{told}"))
-}
-
-/// The 99th percentile, as `     99%    1.23ms`.
-fn p99_ms(told: &str) -> Result<f64> {
-    let line = told
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("99%"));
-    let text = line.map(str::trim).unwrap_or_default();
-    let units = [("us", 0.001), ("ms", 1.0), ("s", 1000.0)];
-    let read = units.iter().find_map(|(unit, factor)| {
-        let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
-        Some(number * factor)
-    });
-    read.ok_or_else(|| format!("wrk did not tell its latencies:\n{told}"))
-}
-
 /// One plain request: the tag and the body of the answer.
 fn get(port: u16, path: &str, key: &str) -> Result<(String, Vec<u8>)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
@@ -507,18 +415,4 @@ fn flag(n: u32) -> Value {
         "targeting": targeting,
         "metadata": { "team": format!("team-{}", n % 7) },
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_wrk_tells_is_read() {
-        let told = "  Latency Distribution\n     50%  100.00us\n     99%    1.25ms\n  \
-                    1234 requests in 4.00s, 1.00MB read\n";
-        assert_eq!(requests(told), Ok(1234));
-        assert_eq!(p99_ms(told), Ok(1.25));
-        assert!(p99_ms("").is_err());
-    }
 }
