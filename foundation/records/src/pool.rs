@@ -99,7 +99,8 @@ impl Records {
                 _place: place,
             });
         }
-        let connect = Connection::open(self.config(), &self.0.servers);
+        // On the heap: this future is large, is seldom needed, and would lie within that of every transaction.
+        let connect = Box::pin(Connection::open(self.config(), &self.0.servers));
         let connection = timeout_at(deadline, connect)
             .await
             .map_err(|_| RecordsError::late())??;

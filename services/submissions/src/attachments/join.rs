@@ -64,8 +64,7 @@ impl Attachments {
             let pieces = read!(records, |tx| rows::pieces(tx, &part.id, number, PAGE).await)?;
             for piece in &pieces {
                 let _room = self.0.room.wait(piece.seal.size as usize).await?;
-                let read = self.0.stores.read(&piece.place, &piece.object, &piece.seal);
-                running.update(&read.await?);
+                running.update(&self.fetch(piece).await?);
             }
             number += pieces.len() as i64;
             if pieces.is_empty() {

@@ -7,6 +7,8 @@
 
 use hydrant_records::{RecordsError, Row, Transaction, params};
 
+use super::copies;
+
 const COLUMNS: [&str; 4] = ["object", "place", "state", "since_ms"];
 
 /// What is to happen to a loose object.
@@ -70,6 +72,7 @@ pub(super) async fn release(
     upload: &str,
     now: i64,
 ) -> Result<(), RecordsError> {
+    copies::release(tx, upload, now).await?;
     let insert = "INSERT INTO submission_loose (object, place, state, since_ms) \
                   SELECT object, place, 'removed', ? FROM submission_pieces WHERE upload = ?";
     tx.execute(insert, &params![now, upload]).await?;

@@ -7,6 +7,7 @@
 
 mod breaker;
 mod checksum;
+mod copies;
 mod create;
 mod digest;
 mod headers;
@@ -38,6 +39,7 @@ use hydrant_sdk::Error;
 use tokio::sync::{Semaphore, watch};
 
 use crate::service::Desk;
+pub(crate) use copies::{Copying, Exposed};
 pub(crate) use listing::{close, of_submission};
 use room::Room;
 use stores::Stores;

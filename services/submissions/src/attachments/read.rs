@@ -145,12 +145,7 @@ impl Sending {
         let Some(piece) = self.next_piece().await? else {
             return Err(missing(self.number));
         };
-        let bytes = self
-            .desk
-            .0
-            .stores
-            .read(&piece.place, &piece.object, &piece.seal);
-        let bytes = bytes.await?;
+        let bytes = self.desk.fetch(&piece).await?;
         self.number += 1;
         let skip = std::mem::take(&mut self.skip).min(bytes.len());
         Ok(Some(bytes.slice(skip..)))

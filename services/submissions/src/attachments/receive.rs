@@ -20,7 +20,7 @@ use super::refusal::{
 use super::room::Basin;
 use super::rows::{self, Around, Piece, State, Upload};
 use super::stores::{self, Seal};
-use super::{headers, loose};
+use super::{copies, headers, loose};
 use crate::service::events::{self, Event};
 
 /// How many pieces an upload may have beside one for each megabyte: enough for a bad line, and not for
@@ -183,10 +183,13 @@ impl Attachments {
     ) -> Result<Upload, Refusal> {
         let records = self.0.desk.tables.ready().await?;
         let now = self.now();
-        let committed = transaction!(records, |tx| put(tx, before, after, pieces, now).await);
+        let twice = self.0.stores.are_two();
+        let committed = transaction!(records, |tx| put(tx, before, after, pieces, (twice, now))
+            .await);
         let committed = match committed {
             Err(refusal) if refusal.error.reason == "records_uncertain" => {
-                transaction!(records, |tx| put(tx, before, after, pieces, now).await)
+                transaction!(records, |tx| put(tx, before, after, pieces, (twice, now))
+                    .await)
             }
             committed => committed,
         };
@@ -220,7 +223,7 @@ async fn put(
     before: &Upload,
     after: &Upload,
     pieces: &[Piece],
-    now: i64,
+    (twice, now): (bool, i64),
 ) -> Result<Upload, Refusal> {
     let around = match after.state {
         State::Whole => Some(rows::lock_submission(tx, &before.submission).await?),
@@ -237,6 +240,9 @@ async fn put(
             return Err(swept());
         }
         rows::add_piece(tx, &end, piece).await?;
+        if twice {
+            copies::wish(tx, &piece.object, now).await?;
+        }
         end.pieces += 1;
         end.received += piece.seal.size;
     }

@@ -306,7 +306,7 @@ pub(super) async fn pieces(
     rows.iter().map(read_piece).collect()
 }
 
-fn read_piece(row: &Row) -> Result<Piece, RecordsError> {
+pub(super) fn read_piece(row: &Row) -> Result<Piece, RecordsError> {
     Ok(Piece {
         object: row.get(0)?,
         place: row.get(1)?,

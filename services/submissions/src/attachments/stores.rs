@@ -108,6 +108,16 @@ impl Stores {
         })
     }
 
+    /// Whether there is one in each of two data centres.
+    pub(super) fn are_two(&self) -> bool {
+        self.0.len() == 2
+    }
+
+    /// The store that does not have this name, of two.
+    pub(super) fn beside(&self, name: &str) -> Option<&Store> {
+        self.0.iter().find(|store| store.name != name)
+    }
+
     /// The bytes of an object, from the store that a row names, or from the other.
     ///
     /// # Errors
@@ -159,6 +169,11 @@ impl Store {
     /// How rows name it.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it may be asked now: one that was away a moment ago is left alone.
+    pub(super) fn is_well(&self) -> bool {
+        self.breaker.admits()
     }
 
     /// Keeps bytes under a name that nothing else has; when this is true they are there, whole.

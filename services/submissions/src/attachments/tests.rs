@@ -1,5 +1,6 @@
 //! Whatever is cut, restarted and repeated: the bytes are those that were sent.
 
+mod copies;
 mod faulty;
 mod life;
 mod resume;

@@ -15,7 +15,7 @@ use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 
 use crate::VERSION;
-use crate::attachments::{Attachments, Sweep};
+use crate::attachments::{Attachments, Copying, Sweep};
 use crate::audit;
 use crate::forms::Forms;
 use crate::proto::{
@@ -61,7 +61,11 @@ pub async fn run_service() -> Result<(), Error> {
     };
     let (intake, writing) = Intake::new(&desk);
     let (attachments, receiving) = Attachments::from_env(&desk);
-    let duties = vec![audit::duty(&desk.tables), Sweep::duty(&attachments)];
+    let duties = vec![
+        audit::duty(&desk.tables),
+        Sweep::duty(&attachments),
+        Copying::duty(&attachments),
+    ];
     let leading = hydrant.clone().lead_again_and_again(ELECTION, duties);
     let service = Service::new(Tier::Service, "submissions", VERSION)?;
     let service = audit::serve(service, &desk.tables);

@@ -10,7 +10,9 @@ pub(crate) const TABLES: Schema = Schema {
     while_away: "try again later under the same Correlation-Id",
 };
 
-const MIGRATIONS: &[Migration] = &[Migration {
+const MIGRATIONS: &[Migration] = &[FIRST, COPIES];
+
+const FIRST: Migration = Migration {
     version: 1,
     statements: &[
         // `nonce` tells an attempt to insert apart from others of the same id; `version` grows with each
@@ -106,4 +108,21 @@ const MIGRATIONS: &[Migration] = &[Migration {
         ),
         Sql::both("CREATE UNIQUE INDEX IF NOT EXISTS audit_seals_by_event ON audit_seals (event)"),
     ],
-}];
+};
+
+/// Pieces are copied into the other data centre's store.
+const COPIES: Migration = Migration {
+    version: 2,
+    statements: &[
+        // The pieces that are to be in two stores. `copy` and `place` are where the copy is, empty while there is
+        // none; `due_ms` is when it is tried next.
+        Sql::both(
+            "CREATE TABLE IF NOT EXISTS submission_copies (\
+             object VARCHAR(100) PRIMARY KEY, copy VARCHAR(100) NOT NULL, place VARCHAR(16) NOT NULL, \
+             since_ms BIGINT NOT NULL, due_ms BIGINT NOT NULL)",
+        ),
+        Sql::both(
+            "CREATE INDEX IF NOT EXISTS submission_copies_by_turn ON submission_copies (place, due_ms)",
+        ),
+    ],
+};
