@@ -10,6 +10,7 @@ mod context;
 mod discovery;
 mod duty;
 mod election;
+mod idempotency;
 mod lease;
 mod lock;
 mod problem;
@@ -33,6 +34,10 @@ pub use hydrant_contracts::{
     Timeout, TraceParent, Version,
 };
 pub use hydrant_runtime::{Client, Redaction};
+pub use idempotency::{
+    Attempt, Guarded, IDEMPOTENCY_LEASE, IDEMPOTENCY_REMEMBERED, IDEMPOTENCY_REPLAYED, Idempotency,
+    idempotency_key,
+};
 pub use lock::Lock;
 pub use problem::Problem;
 pub use registration::Registration;

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::IntoFuture as _;
 use std::net::Ipv4Addr;
@@ -14,10 +15,12 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use hydrant_contracts::{Code, Error, Instance};
 use hydrant_runtime::{Shutdown, termination_signal};
 use tokio::net::TcpListener;
+use tower_layer::Layer as _;
 use tower_service::Service;
 
 use crate::client::Hydrant;
 use crate::context::Context;
+use crate::idempotency::Idempotency;
 use crate::registration::Registration;
 use crate::service::Work;
 
@@ -116,18 +119,26 @@ async fn drain(registration: &Registration, limit: Duration) {
 }
 
 /// Puts methods and plain routes behind one door.
-pub(crate) fn routes(methods: connectrpc::Router, http: Option<axum::Router>) -> axum::Router {
-    let paths: Vec<String> = methods.methods().map(|path| format!("/{path}")).collect();
+pub(crate) fn routes(
+    methods: connectrpc::Router,
+    http: Option<axum::Router>,
+    once: &HashMap<String, Idempotency>,
+) -> axum::Router {
+    let paths = methods.methods().map(|path| format!("/{path}"));
+    let plain: Vec<String> = paths.filter(|path| !once.contains_key(path)).collect();
     let limits = Limits::default()
         .with_max_request_body_size(MAX_MESSAGE)
         .with_max_message_size(MAX_MESSAGE);
     let methods = ConnectRpcService::new(methods).with_limits(limits);
-    match http {
-        None => axum::Router::new().fallback_service(methods),
-        Some(http) => paths.iter().fold(http, |routes, path| {
+    let routes = match http {
+        None => axum::Router::new().fallback_service(methods.clone()),
+        Some(http) => plain.iter().fold(http, |routes, path| {
             routes.route_service(path, methods.clone())
         }),
-    }
+    };
+    once.iter().fold(routes, |routes, (path, once)| {
+        routes.route_service(path, once.layer(methods.clone()))
+    })
 }
 
 /// All that a service answers, each request in its context. It stands around the routes as a whole and not

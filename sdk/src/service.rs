@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use hydrant_contracts::{
 use hydrant_runtime::Clock;
 
 use crate::client::Hydrant;
+use crate::idempotency::Idempotency;
 use crate::server;
 
 /// How long a service finishes what it has begun, when it does not say.
@@ -34,6 +36,7 @@ pub struct Service {
     version: Version,
     methods: connectrpc::Router,
     http: Option<axum::Router>,
+    once: HashMap<String, Idempotency>,
     repeatable_paths: Vec<RepeatablePath>,
     work: Vec<Work>,
     stop_within: Duration,
@@ -54,6 +57,7 @@ impl Service {
             version: version.parse()?,
             methods: connectrpc::Router::new(),
             http: None,
+            once: HashMap::new(),
             repeatable_paths: Vec::new(),
             work: Vec::new(),
             stop_within: STOP,
@@ -125,6 +129,15 @@ impl Service {
         self
     }
 
+    /// Makes a method answer a repeated request with the outcome of the first one: see [`Idempotency`]. For
+    /// Connect over POST; a gRPC call with a key is refused, because its answers are not stored.
+    #[must_use]
+    pub fn once(mut self, method: Spec, once: Idempotency) -> Self {
+        let path = method.procedure.to_owned();
+        self.once.insert(path, once.for_methods());
+        self
+    }
+
     /// Does other work as long as the service runs. It is dropped when the service stops, and the
     /// service stops when it fails.
     #[must_use]
@@ -167,10 +180,11 @@ impl Service {
         if let Some(mistake) = self.mistake.take() {
             return Err(mistake);
         }
+        self.check_once()?;
         let listener = server::bind(hydrant.config().port).await?;
         let address = listener.local_addr().map_err(server::not_bound)?;
         let instance = self.instance(&hydrant, address)?;
-        let routes = server::routes(self.methods, self.http);
+        let routes = server::routes(self.methods, self.http, &self.once);
         let plan = server::Plan {
             hydrant,
             instance,
@@ -193,6 +207,19 @@ impl Service {
                 message,
             ));
         }
+    }
+
+    /// What is guarded is there: a guard of nothing would be a promise that nobody keeps.
+    fn check_once(&self) -> Result<(), Error> {
+        let is_there = |path: &&String| self.methods.lookup(path.trim_start_matches('/')).is_some();
+        let Some(missing) = self.once.keys().find(|path| !is_there(path)) else {
+            return Ok(());
+        };
+        let message = format!("the service {} does not answer {missing}", self.id);
+        Err(
+            Error::new(Code::FailedPrecondition, "nothing_to_guard", message)
+                .mend("declare the method with `endpoint` or `service`, beside `once`"),
+        )
     }
 
     fn instance(&self, hydrant: &Hydrant, address: SocketAddr) -> Result<Instance, Error> {

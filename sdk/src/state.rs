@@ -9,6 +9,7 @@ use hydrant_contracts::proto::{
 use hydrant_contracts::{Error, ServiceId};
 
 use crate::client::Hydrant;
+use crate::clock::SteadyClock;
 use crate::election::Leadership;
 use crate::lock::Lock;
 use crate::seat::Stamp;
@@ -190,10 +191,36 @@ impl State {
         revision: u64,
         value: impl Into<Vec<u8>>,
     ) -> Result<u64, Error> {
+        self.swap(key, revision, value.into(), None).await
+    }
+
+    /// Writes a key that lives for `ttl`, only if it is at `revision`, where 0 means that it must not exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`State::compare_and_put`].
+    pub async fn compare_and_put_for(
+        &self,
+        ttl: Duration,
+        key: &str,
+        revision: u64,
+        value: impl Into<Vec<u8>>,
+    ) -> Result<u64, Error> {
+        self.swap(key, revision, value.into(), Some(ttl)).await
+    }
+
+    async fn swap(
+        &self,
+        key: &str,
+        revision: u64,
+        value: Vec<u8>,
+        ttl: Option<Duration>,
+    ) -> Result<u64, Error> {
         let request = CompareAndPutRequest {
             namespace: self.namespace.clone(),
             key: key.into(),
-            value: value.into(),
+            value,
+            ttl_ms: ttl_ms(ttl),
             under: self.checked_under()?.into(),
             expected_revision: revision,
             ..Default::default()
@@ -265,6 +292,10 @@ impl State {
             STATE_WATCH_SPEC,
             request,
         ))
+    }
+
+    pub(crate) fn clock(&self) -> SteadyClock {
+        self.hydrant.clock()
     }
 
     fn checked_under(&self) -> Result<Option<proto::Under>, Error> {

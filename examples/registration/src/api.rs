@@ -1,4 +1,4 @@
-use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
+use hydrant_sdk::{Code, Error, Hydrant, Idempotency, Service, Tier};
 
 use crate::proto::{
     OnboardRequest, OnboardResponse, REGISTRATION_SIGN_UP_SPEC, SignUpRequest, SignUpResponse,
@@ -7,10 +7,13 @@ use crate::proto::{
 /// `api/registration`: checks what comes from outside and hands it on.
 pub async fn run() -> Result<(), Error> {
     let hydrant = Hydrant::from_env()?;
+    let once = Idempotency::new(&hydrant.state()).or_correlation_id();
     Service::new(Tier::Api, "registration", "1.0.0")?
         .endpoint(REGISTRATION_SIGN_UP_SPEC, move |request| {
             sign_up(hydrant.clone(), request)
         })
+        // Who sends a key gets the first answer again, and `is_new` is what it was.
+        .once(REGISTRATION_SIGN_UP_SPEC, once)
         .run()
         .await
 }

@@ -8,6 +8,8 @@ pub mod header {
     pub const TRACEPARENT: &str = "traceparent";
     /// Names one piece of work of a client through all its hops and logs.
     pub const CORRELATION_ID: &str = "correlation-id";
+    /// Names one request that a client may send again, as a UUID: it counts once.
+    pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
     /// The deadline of a Connect call, in milliseconds from now.
     pub const CONNECT_TIMEOUT: &str = "connect-timeout-ms";
     /// The deadline of a gRPC call, as `150m` or `2S`.

@@ -12,6 +12,7 @@ mod fleet_views;
 mod foreign;
 mod golden;
 mod harness;
+mod idempotency;
 mod load;
 mod mobile;
 mod mobile_chaos;

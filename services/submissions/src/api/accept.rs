@@ -2,9 +2,9 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use hydrant_sdk::{Code, Error};
+use hydrant_sdk::{Code, Error, IDEMPOTENCY_REMEMBERED, IDEMPOTENCY_REPLAYED};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -20,9 +20,6 @@ const AROUND: usize = 16 * 1024;
 /// How long the answer to an id is remembered, in seconds: as long as the submission is kept, and that is 90
 /// days at least.
 const REMEMBERED: HeaderValue = HeaderValue::from_static("7776000");
-
-const IDEMPOTENCY_REMEMBERED: HeaderName = HeaderName::from_static("idempotency-remembered");
-const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The body as a client writes it. The fields are kept as they were written: a number with many digits has
 /// them all at the consumer.

@@ -2,12 +2,11 @@
 
 use axum::http::{HeaderMap, HeaderName};
 use hydrant_contracts::header::CORRELATION_ID;
-use hydrant_sdk::{Code, Error};
+use hydrant_sdk::{Code, Error, idempotency_key};
 use uuid::Uuid;
 
 use crate::proto::Origin;
 
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const STORE: HeaderName = HeaderName::from_static("x-store-id");
 const USER: HeaderName = HeaderName::from_static("x-user-id");
 const SESSION: HeaderName = HeaderName::from_static("x-session-id");
@@ -23,13 +22,10 @@ const MAX_ORIGIN: usize = 100;
 /// If there is none, it is no UUID, or there are two that differ.
 pub(super) fn id(headers: &HeaderMap) -> Result<String, Error> {
     let correlation = uuid(headers, CORRELATION_ID);
-    if !headers.contains_key(IDEMPOTENCY_KEY) {
-        return correlation.ok_or_else(no_id);
-    }
-    let key = uuid(headers, IDEMPOTENCY_KEY).ok_or_else(bad_key)?;
-    match correlation {
-        Some(other) if other != key => Err(two_ids()),
-        _ => Ok(key),
+    match (idempotency_key(headers)?, correlation) {
+        (None, correlation) => correlation.ok_or_else(no_id),
+        (Some(key), Some(other)) if other != key => Err(two_ids()),
+        (Some(key), _) => Ok(key),
     }
 }
 
@@ -106,12 +102,6 @@ fn no_id() -> Error {
         "make a UUID once for each submission, send it as `Correlation-Id: \
          3f2a7c1e-8d7b-4f0e-9a55-6c1b2d3e4f50`, and send the same one when you repeat it",
     )
-}
-
-fn bad_key() -> Error {
-    let message = "the Idempotency-Key is no UUID";
-    Error::new(Code::InvalidArgument, "bad_idempotency_key", message)
-        .mend("write it as Idempotency-Key: \"3f2a7c1e-8d7b-4f0e-9a55-6c1b2d3e4f50\"")
 }
 
 fn two_ids() -> Error {
