@@ -19,6 +19,7 @@ use crate::deadline::bounded;
 use crate::entries::Entries;
 use crate::error::StartError;
 use crate::exports::Exports;
+use crate::gauges::Gauges;
 use crate::health::{self, Health};
 use crate::identity::{Authority, node_service};
 use crate::leases::Leases;
@@ -161,6 +162,7 @@ impl Agent {
             leases: registrations.leases().clone(),
             watches,
             exports: parts.exports.clone(),
+            gauges: Gauges::default(),
         };
         Ok(Self {
             address,

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::config::Engines;
 use crate::exports::Exports;
+use crate::gauges::Gauges;
 use crate::leases::Leases;
 use crate::metrics;
 use crate::quota::Quota;
@@ -41,6 +42,7 @@ pub(crate) struct Health {
     pub(crate) leases: Leases,
     pub(crate) watches: Quota,
     pub(crate) exports: Exports,
+    pub(crate) gauges: Gauges,
 }
 
 impl Health {
@@ -75,6 +77,7 @@ impl Health {
             leases: self.leases.count(),
             watches: self.watches.count(),
             exports: self.exports.metrics(),
+            gauges: self.gauges.all(),
         };
         metrics::render(&numbers)
     }

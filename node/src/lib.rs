@@ -7,6 +7,7 @@ mod deadline;
 mod entries;
 mod error;
 mod exports;
+mod gauges;
 mod health;
 mod identity;
 mod instances;

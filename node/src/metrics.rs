@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
-use hydrant_contracts::{Tier, proto};
+use hydrant_contracts::{ServiceId, Tier, proto};
 
+use crate::gauges::Gauge;
 use crate::instances::Instances;
 
 /// What is rendered.
@@ -17,6 +18,8 @@ pub(crate) struct Numbers {
     pub(crate) watches: usize,
     /// What was sent to other systems, in the same format.
     pub(crate) exports: String,
+    /// What services count of themselves.
+    pub(crate) gauges: Vec<(ServiceId, Gauge)>,
 }
 
 /// One metric family a block, as the format asks.
@@ -24,6 +27,7 @@ pub(crate) fn render(numbers: &Numbers) -> String {
     let mut text = Text::default();
     node(&mut text, numbers);
     supervised(&mut text, &numbers.health.services);
+    of_services(&mut text, &numbers.gauges);
     text.0 + &numbers.traffic + &numbers.exports
 }
 
@@ -113,6 +117,22 @@ fn supervised(text: &mut Text, services: &[proto::SupervisedService]) {
     }
 }
 
+fn of_services(text: &mut Text, gauges: &[(ServiceId, Gauge)]) {
+    text.family(
+        "hydrant_service_gauge",
+        "gauge",
+        "What services count of themselves.",
+    );
+    for (service, gauge) in gauges {
+        let service = service.to_string();
+        let mut labels = vec![("service", &*service), ("name", &gauge.name)];
+        if !gauge.of.is_empty() {
+            labels.push(("of", &gauge.of));
+        }
+        text.sample(&labels, gauge.value);
+    }
+}
+
 /// The tier as people read it; empty when it is unknown.
 pub(crate) fn tier(tier: Option<proto::Tier>) -> &'static str {
     tier.and_then(|tier| Tier::try_from(tier).ok())
@@ -163,6 +183,14 @@ mod tests {
             leases: 3,
             watches: 0,
             exports: "hydrant_export_sent_total{to=\"graphite\"} 1\n".into(),
+            gauges: vec![(
+                "service/shop".parse().unwrap(),
+                Gauge {
+                    name: "waiting".into(),
+                    of: "a\"b".into(),
+                    value: 2.5,
+                },
+            )],
         };
         let text = render(&numbers);
         for line in [
@@ -170,6 +198,7 @@ mod tests {
             "hydrant_leases 3",
             "hydrant_refusals_total 0",
             r#"hydrant_export_sent_total{to="graphite"} 1"#,
+            r#"hydrant_service_gauge{service="service/shop",name="waiting",of="a\"b"} 2.5"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

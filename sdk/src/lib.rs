@@ -10,6 +10,7 @@ mod context;
 mod discovery;
 mod duty;
 mod election;
+mod gauge;
 mod idempotency;
 mod lease;
 mod lock;
@@ -28,6 +29,7 @@ pub use context::{Context, spawn, spawn_blocking};
 pub use discovery::{InstanceChange, InstanceWatch};
 pub use duty::{Duty, Term, turns};
 pub use election::{Leader, Leadership, Observation};
+pub use gauge::Gauge;
 pub use hydrant_contracts::{
     Caller, Code, CorrelationId, Endpoint, Error, Fault, Identity, Instance, InstanceId,
     InstanceState, Method, PathPrefix, Pattern, RepeatablePath, ServiceId, ServiceName, Tier,

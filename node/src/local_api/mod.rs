@@ -138,6 +138,7 @@ pub(crate) fn methods() -> Vec<Method> {
         proto::NODE_LOGS_SPEC,
         proto::NODE_SCALE_SPEC,
         proto::NODE_ISSUE_TOKEN_SPEC,
+        proto::NODE_MEASURE_SPEC,
     ];
     let method = |spec: &connectrpc::Spec| {
         let path = spec.procedure[1..].parse();
@@ -214,6 +215,6 @@ mod tests {
         };
         assert!(has("hydrant.v1.Registry/RegisterInstance", false));
         assert!(has("hydrant.v1.State/Get", true));
-        assert_eq!(methods.len(), 24);
+        assert_eq!(methods.len(), 25);
     }
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use connectrpc::{RequestContext, Response, ServiceRequest, ServiceResult, ServiceStream};
 use futures::TryStreamExt as _;
 use hydrant_contracts::{Code, Error, Identity, ServiceId, ServiceName, Tier, proto};
@@ -104,6 +106,21 @@ impl proto::Node for LocalApi {
             token: self.authority.issue(&service)?,
             ..Default::default()
         })
+    }
+
+    async fn measure(
+        &self,
+        context: RequestContext,
+        request: ServiceRequest<'_, proto::MeasureRequest>,
+    ) -> ServiceResult<proto::MeasureResponse> {
+        let Identity::Service(service) = self.identify(&context)? else {
+            let message = "gauges are a service's: an operator has none".to_owned();
+            return Err(invalid("not_a_service", message).into());
+        };
+        let request = request.to_owned_message();
+        let ttl = Duration::from_millis(request.ttl_ms.into());
+        self.health.gauges.take(&service, &request.gauges, ttl)?;
+        Response::ok(proto::MeasureResponse::default())
     }
 }
 

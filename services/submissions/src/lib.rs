@@ -13,6 +13,7 @@ mod client;
 mod delivery;
 mod demo;
 mod demo_consumer;
+mod exposure;
 mod forms;
 mod receipt;
 mod service;

@@ -39,7 +39,7 @@ use hydrant_sdk::Error;
 use tokio::sync::{Semaphore, watch};
 
 use crate::service::Desk;
-pub(crate) use copies::{Copying, Exposed};
+pub(crate) use copies::Copying;
 pub(crate) use listing::{close, of_submission};
 use room::Room;
 use stores::Stores;
@@ -127,7 +127,7 @@ impl Attachments {
         }))
     }
 
-    fn now(&self) -> i64 {
+    pub(crate) fn now(&self) -> i64 {
         self.0.desk.clock.unix_ms()
     }
 

@@ -17,6 +17,7 @@ use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 use crate::VERSION;
 use crate::attachments::{Attachments, Copying, Sweep};
 use crate::audit;
+use crate::exposure::Meter;
 use crate::forms::Forms;
 use crate::proto::{
     AcceptRequest, AcceptResponse, GetReceiptRequest, GetRequest, Receipt, SUBMISSIONS_ACCEPT_SPEC,
@@ -61,14 +62,17 @@ pub async fn run_service() -> Result<(), Error> {
     };
     let (intake, writing) = Intake::new(&desk);
     let (attachments, receiving) = Attachments::from_env(&desk);
+    let meter = Meter::new(&attachments);
     let duties = vec![
         audit::duty(&desk.tables),
         Sweep::duty(&attachments),
         Copying::duty(&attachments),
+        meter.duty(&hydrant),
     ];
     let leading = hydrant.clone().lead_again_and_again(ELECTION, duties);
     let service = Service::new(Tier::Service, "submissions", VERSION)?;
     let service = audit::serve(service, &desk.tables);
+    let service = meter.serve(service);
     serve(service, &desk, &intake)
         .http(attachments.routes())
         .alongside(writing)

@@ -23,7 +23,12 @@ div.wide{overflow-x:auto}
 ";
 
 /// The page. Everything that clients have written is escaped.
-pub(super) fn page(report: &ReportDayResponse, day: &str, zone: &str) -> String {
+pub(super) fn page(
+    report: &ReportDayResponse,
+    note: Option<&str>,
+    day: &str,
+    zone: &str,
+) -> String {
     let [sessions, succeeded, failed, unfinished, ..] = total(&report.stores);
     let (day, zone) = (escaped(day), escaped(zone));
     let chart = chart(&report.hours);
@@ -32,13 +37,15 @@ pub(super) fn page(report: &ReportDayResponse, day: &str, zone: &str) -> String 
         true => "<p>There are more stores than one report tells.</p>",
         false => "",
     };
+    let note = note.map(|note| format!("<p>{}</p>", escaped(note)));
+    let note = note.unwrap_or_default();
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <title>Submissions of {day}</title><style>{STYLE}</style>\
          <h1>Submissions of {day}, {zone}</h1>\
          <p class=\"sum\">{sessions} sessions: {succeeded} succeeded, {failed} failed, {unfinished} unfinished.</p>\
-         {chart}{table}{more}</html>\n"
+         {chart}{table}{more}{note}</html>\n"
     )
 }
 
@@ -158,7 +165,7 @@ mod tests {
             }],
             ..Default::default()
         };
-        let page = page(&report, "2026-11-20", "UTC");
+        let page = page(&report, Some("in one only: <b>"), "2026-11-20", "UTC");
         assert!(!page.contains("<script>"), "{page}");
         assert!(page.contains("&lt;script&gt;"));
         assert_eq!(

@@ -8,7 +8,7 @@ mod verify;
 
 use clap::{Args, Subcommand};
 use connectrpc::client::HttpClient;
-use hydrant_submissions::proto::AuditClient;
+use hydrant_submissions::proto::{AuditClient, ExposureClient};
 
 use crate::api::Api;
 use crate::cli::Global;
@@ -57,5 +57,10 @@ struct Audit<'a> {
 impl Audit<'_> {
     fn client(&self) -> AuditClient<HttpClient> {
         self.api.service("service/submissions", AuditClient::new)
+    }
+
+    fn exposure(&self) -> ExposureClient<HttpClient> {
+        let new = ExposureClient::new;
+        self.api.service("service/submissions", new)
     }
 }

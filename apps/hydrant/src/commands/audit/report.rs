@@ -1,9 +1,12 @@
 //! `hydrant audit report`.
 
 use clap::{Args, ValueEnum};
-use hydrant_submissions::proto::{ReportDayRequest, ReportDayResponse, StoreDay};
+use hydrant_submissions::proto::{
+    MeasureExposureRequest, MeasureExposureResponse, ReportDayRequest, ReportDayResponse, StoreDay,
+};
 use serde_json::{Value, json};
 
+use super::super::submissions::exposure;
 use super::day::{Day, Zone};
 use super::{Audit, html};
 use crate::failure::{Result, wrong};
@@ -67,14 +70,20 @@ pub(super) async fn run(audit: &Audit<'_>, args: &ReportArgs) -> Result<()> {
         ..Default::default()
     };
     let report = audit.client().report(request).await?.into_owned();
+    let exposed = MeasureExposureRequest::default();
+    let exposed = audit.exposure().measure(exposed).await?.into_owned();
     let name = args.zone.0.iana_name().unwrap_or("UTC");
+    let note = exposure::sentence(&exposed);
     match args.format {
-        _ if audit.output.json => audit.output.json(&document(&report, day)),
-        Format::Table => table(&report, day, audit.output),
+        _ if audit.output.json => audit.output.json(&document(&report, &exposed, day)),
+        Format::Table => table(&report, note.as_deref(), day, audit.output),
         Format::Csv => audit.output.text(&csv(&report)),
-        Format::Html => audit
-            .output
-            .text(&html::page(&report, &day.to_string(), name)),
+        Format::Html => audit.output.text(&html::page(
+            &report,
+            note.as_deref(),
+            &day.to_string(),
+            name,
+        )),
     }
 }
 
@@ -83,7 +92,7 @@ pub(super) fn total(stores: &[StoreDay]) -> [u64; 10] {
     NUMBERS.map(|(_, number)| stores.iter().map(number).sum())
 }
 
-fn table(report: &ReportDayResponse, day: Day, output: &Output) -> Result<()> {
+fn table(report: &ReportDayResponse, note: Option<&str>, day: Day, output: &Output) -> Result<()> {
     let mut table = Table::new(&[
         "STORE",
         "SESSIONS",
@@ -108,9 +117,12 @@ fn table(report: &ReportDayResponse, day: Day, output: &Output) -> Result<()> {
         table.row(cells("all", total(&report.stores)));
     }
     output.table_or(&table, &format!("nothing came in on {day}"))?;
-    match report.more {
-        true => output.text("\nthere are more stores than one report tells\n"),
-        false => Ok(()),
+    if report.more {
+        output.text("\nthere are more stores than one report tells\n")?;
+    }
+    match note {
+        Some(note) => output.text(&format!("\n{note}\n")),
+        None => Ok(()),
     }
 }
 
@@ -161,7 +173,7 @@ fn field(text: &str) -> String {
     }
 }
 
-fn document(report: &ReportDayResponse, day: Day) -> Value {
+fn document(report: &ReportDayResponse, exposed: &MeasureExposureResponse, day: Day) -> Value {
     let store = |store: &StoreDay| {
         let numbers = NUMBERS
             .iter()
@@ -174,7 +186,8 @@ fn document(report: &ReportDayResponse, day: Day) -> Value {
         json!({ "hour": hour.hour, "delivered": hour.delivered, "failed": hour.failed, "unfinished": hour.unfinished })
     }).collect();
     let stores: Vec<_> = report.stores.iter().map(store).collect();
-    json!({ "day": day.to_string(), "stores": stores, "hours": hours, "more": report.more })
+    json!({ "day": day.to_string(), "stores": stores, "hours": hours, "more": report.more,
+        "inOneDataCentreOnly": exposure::document(exposed) })
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 mod backlog;
 mod decide;
+pub(in crate::commands) mod exposure;
 mod parked;
 mod status;
 
 use clap::{Args, Subcommand};
 use connectrpc::client::HttpClient;
-use hydrant_submissions::proto::{DeliveriesClient, SubmissionsClient};
+use hydrant_submissions::proto::{DeliveriesClient, ExposureClient, SubmissionsClient};
 
 use crate::api::Api;
 use crate::cli::Global;
@@ -31,6 +32,8 @@ enum SubmissionsCommand {
     Status(status::StatusArgs),
     /// How many wait for each consumer, and since when
     Backlog,
+    /// What is in one data centre only, and since when
+    Exposure,
     /// What can't be delivered, and why, the oldest first
     Parked(parked::ParkedArgs),
     /// Try parked ones again
@@ -47,6 +50,7 @@ pub(crate) async fn run(global: &Global, args: &SubmissionsArgs, output: &Output
     match &args.command {
         SubmissionsCommand::Status(args) => status::run(&desk, args).await,
         SubmissionsCommand::Backlog => backlog::run(&desk).await,
+        SubmissionsCommand::Exposure => exposure::run(&desk).await,
         SubmissionsCommand::Parked(args) => parked::run(&desk, args).await,
         SubmissionsCommand::Retry(args) => decide::retry(&desk, args).await,
         SubmissionsCommand::Drop(args) => decide::drop(&desk, args).await,
@@ -62,6 +66,11 @@ struct Desk<'a> {
 impl Desk<'_> {
     fn deliveries(&self) -> DeliveriesClient<HttpClient> {
         let new = DeliveriesClient::new;
+        self.api.service("service/submissions", new)
+    }
+
+    fn exposure(&self) -> ExposureClient<HttpClient> {
+        let new = ExposureClient::new;
         self.api.service("service/submissions", new)
     }
 
