@@ -19,7 +19,7 @@ const APART: Duration = Duration::from_secs(1);
 const PAGE: i64 = 200;
 const TOGETHER: usize = 4;
 /// How long a piece waits that no store gave just now.
-const LATER_MS: i64 = 60_000;
+const LATER_MS: i64 = 15_000;
 const COLUMNS: [&str; 5] = ["object", "copy", "place", "since_ms", "due_ms"];
 
 /// The duty of the one process that leads.

@@ -52,7 +52,7 @@ fn an_upload_goes_on_when_the_services_are_killed_in_the_middle() {
 }
 
 #[test]
-fn an_upload_goes_on_in_the_other_store_when_the_near_one_goes_away() {
+fn an_upload_goes_on_in_the_other_store_when_the_near_one_goes_away_and_is_whole_without_it() {
     let folder = hydrant_harness::folder();
     let [near, far] = ["near", "far"].map(|name| folder.path().join(name));
     let text = format!(
@@ -64,18 +64,32 @@ fn an_upload_goes_on_in_the_other_store_when_the_near_one_goes_away() {
     let all = bytes(6_000_000, seed());
     let away = folder.path().join("away");
     let url = upload(&counter, &all, || {
+        until_copied(&counter);
         // What is not a folder takes nothing, not even from root.
         fs::rename(&near, &away).expect("it is a folder");
         fs::write(&near, "").expect("a file");
     });
     let listed = counter.listed();
     assert_eq!(listed[0]["stored"], json!(["a", "b"]));
-    let fetched = counter.fetch(&url, &counter.token()).body;
-    assert!(fetched.len() < all.len(), "the beginning is away");
+    let fetched = counter.fetch(&url, &counter.token());
+    assert!(fetched.body == all, "what is in the near one has copies");
+    let left = exposed(&counter);
+    assert!(left["count"].as_u64() > Some(0), "{left}");
+    assert!(left["oldestUnixMs"].is_number(), "{left}");
     fs::remove_file(&near).expect("a file");
     fs::rename(&away, &near).expect("a folder");
+    until_copied(&counter);
+    counter.node.wait("the gauge", |node| {
+        let url = format!("http://{}/metrics", node.local());
+        let page = async { counter.http.get(url).send().await?.text().await };
+        let page = counter.runtime.block_on(page).ok()?;
+        let gauge =
+            r#"hydrant_service_gauge{service="service/submissions",name="exposed",of="objects"} 0"#;
+        page.lines().any(|line| line == gauge).then_some(())
+    });
+    fs::remove_dir_all(&far).expect("a folder");
     let fetched = counter.fetch(&url, &counter.token());
-    assert!(fetched.body == all, "these are other bytes");
+    assert!(fetched.body == all, "and what is in the far one, too");
     let submit = format!("{}/submit", counter.path);
     assert_eq!(
         counter.ask(Method::POST, &submit, &[], b"").status.as_u16() / 100,
@@ -110,9 +124,29 @@ fn an_upload_goes_on_in_the_other_s3_store_while_one_does_not_answer_or_is_gone(
         near.process().kill();
     });
     near.restart();
-    for url in [frozen, killed, url] {
-        wait_whole(&counter, &url, &all);
+    let urls = [frozen, killed, url];
+    for url in &urls {
+        wait_whole(&counter, url, &all);
     }
+    until_copied(&counter);
+    near.process().kill();
+    for url in &urls {
+        wait_whole(&counter, url, &all);
+    }
+}
+
+/// What `hydrant submissions exposure` says of attachments.
+fn exposed(counter: &Counter) -> Value {
+    let output = counter.node.run(&["--json", "submissions", "exposure"]);
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    told["objects"].clone()
+}
+
+/// A store that was away is left alone for up to half a minute.
+fn until_copied(counter: &Counter) {
+    let are_there = || exposed(counter)["count"] == 0;
+    let copied = hydrant_harness::wait_until(3 * hydrant_harness::READY, are_there);
+    assert!(copied, "{}", exposed(counter));
 }
 
 /// A store that has just come back needs a while until it has all that it had.

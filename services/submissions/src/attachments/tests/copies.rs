@@ -70,7 +70,7 @@ async fn a_piece_that_no_store_gives_holds_up_no_other() {
     near.set(Fault::None);
     bench.process().copy_all().await.unwrap();
     assert_eq!(far.len().await, 0, "not asked for again at once");
-    bench.clock.advance(Duration::from_secs(61));
+    bench.clock.advance(Duration::from_secs(16));
     bench.process().copy_all().await.unwrap();
     assert_eq!((exposed(&bench).await.count, far.len().await), (0, 3));
 }
