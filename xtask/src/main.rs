@@ -17,7 +17,7 @@ cargo xtask TASK
                         builds the binaries and runs every test; ends with one line
                         'N passed, N failed, N skipped'. With --require-all, or CI=true, a test
                         that is skipped because something is missing counts as failed.
-  soak [FILTER]         as test, with the long forms of the tests that have one
+  soak [FILTER]         as test, with the long forms of the tests that have one: `soak submissions`
   engines up [zookeeper] [redis] [mariadb] [--ensemble 3] [--sentinel | --cluster] [--tls]
                         real servers to play with, and the lines of the configuration file for
                         them, until Ctrl-C

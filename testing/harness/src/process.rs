@@ -117,6 +117,17 @@ impl Process {
         self.state().child.as_ref().map(Child::id)
     }
 
+    /// The processes that it has started.
+    pub fn children(&self) -> Vec<u32> {
+        let Some(pid) = self.pid() else {
+            return Vec::new();
+        };
+        let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let listed = listed.unwrap_or_default();
+        let pids = listed.split_whitespace().filter_map(|pid| pid.parse().ok());
+        pids.collect()
+    }
+
     /// Panics with the log when it has ended by itself.
     pub fn check(&self) {
         let ended = match &mut self.state().child {

@@ -210,6 +210,11 @@ impl Proxy {
         self.shared.state().connections.len()
     }
 
+    /// How many connections have come in, also those that the server did not take.
+    pub fn accepted(&self) -> u64 {
+        self.shared.next.load(Ordering::Relaxed)
+    }
+
     fn listen(&self) {
         let listener = TcpListener::bind(self.address()).expect("the proxy's port is its own");
         let shared = self.shared.clone();

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::port::Port;
-use crate::process::Process;
+use crate::process::{Process, kill};
 use crate::{Missing, READY, require, wait_until};
 
 /// A server that runs. Dropped, it and its files are gone.
@@ -63,6 +64,21 @@ impl Sshd {
     /// Takes no new connections; those that are there live on.
     pub fn stop(&self) {
         self.process.kill();
+    }
+
+    /// Takes no new connections, and ends those that are there.
+    pub fn stop_all(&self) {
+        let connections = self.process.children();
+        self.stop();
+        // What a connection has started ends with it.
+        for pid in connections {
+            kill(pid, Signal::KILL);
+        }
+    }
+
+    /// How many connections are there.
+    pub fn connections(&self) -> usize {
+        self.process.children().len()
     }
 
     /// Where it listens.

@@ -88,7 +88,8 @@ impl WireMock {
         read(&self.process.log())
     }
 
-    fn address(&self) -> SocketAddr {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.port.number()).into()
     }
 }

@@ -1,21 +1,32 @@
 //! Stores that send until it is answered, as the documentation tells them to.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 /// How long an answer may take before the client sends again.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How large a file is at most, in bytes.
 const MAX_FILE: usize = 400_000;
 
+/// How many stores send at the same time.
+pub const STORES: u64 = 8;
+
 pub struct Stores {
-    pub public: SocketAddr,
+    /// The servers, which are asked in turn.
+    public: Vec<SocketAddr>,
+    turn: AtomicUsize,
     /// How many are still to be sent.
-    pub left: AtomicUsize,
+    left: AtomicUsize,
+    /// How often each status was answered that was not asked for, 0 for no answer.
+    refused: Mutex<BTreeMap<u16, usize>>,
 }
 
 /// A submission that was acknowledged.
@@ -24,15 +35,76 @@ pub struct Sent {
     pub name: String,
     /// What `submit` told at once.
     pub reference: Option<Value>,
+    /// How long it took from the first request until it was accepted, and from the first `submit` until that was
+    /// answered.
+    pub accepted_in: Duration,
+    pub submitted_in: Duration,
     /// How many requests it took.
     pub attempts: usize,
     /// The SHA-256 of each attachment, in hex, in order.
     pub files: Vec<String>,
 }
 
+/// Stores that send in the background.
+pub struct Sending {
+    stores: Arc<Stores>,
+    tasks: Vec<JoinHandle<Vec<Sent>>>,
+}
+
+impl Sending {
+    /// Whether all was sent.
+    pub fn is_over(&self) -> bool {
+        self.tasks.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits until all was sent; gives it, and what was answered instead of what was asked for: how often each
+    /// status, 0 for no answer.
+    pub fn wait(self, runtime: &Runtime) -> (Vec<Sent>, BTreeMap<u16, usize>) {
+        let sent = runtime.block_on(async {
+            let mut all = Vec::new();
+            for task in self.tasks {
+                all.extend(task.await.expect("a store does not panic"));
+            }
+            all
+        });
+        let refused = self.stores.refused.lock().unwrap().clone();
+        (sent, refused)
+    }
+}
+
 impl Stores {
+    /// Lets several stores send so many submissions in all.
+    pub fn start(runtime: &Runtime, public: Vec<SocketAddr>, wanted: usize, seed: u64) -> Sending {
+        let stores = Arc::new(Self {
+            public,
+            turn: AtomicUsize::new(0),
+            left: AtomicUsize::new(wanted),
+            refused: Mutex::default(),
+        });
+        let send = |number| {
+            let stores = Arc::clone(&stores);
+            runtime.spawn(async move { stores.send_again_and_again(number, seed).await })
+        };
+        let tasks = (0..STORES).map(send).collect();
+        Sending { stores, tasks }
+    }
+
+    /// The server whose turn it is.
+    fn public(&self) -> SocketAddr {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.public[turn % self.public.len()]
+    }
+
+    fn submissions(&self) -> String {
+        format!("http://{}/api/submissions/v1/submissions", self.public())
+    }
+
+    fn count(&self, status: u16) {
+        *self.refused.lock().unwrap().entry(status).or_default() += 1;
+    }
+
     /// One store, until nothing is left.
-    pub async fn send_again_and_again(&self, number: u64, seed: u64) -> Vec<Sent> {
+    async fn send_again_and_again(&self, number: u64, seed: u64) -> Vec<Sent> {
         let mut random = fastrand::Rng::with_seed(seed ^ (number << 32));
         let mut sent = Vec::new();
         let count = |left: usize| left.checked_sub(1);
@@ -45,23 +117,27 @@ impl Stores {
                 id: uuid::Uuid::from_u128(random.u128(..)).to_string(),
                 name: format!("Ada {number} \u{1f34e} {}", sent.len()),
                 reference: None,
+                accepted_in: Duration::ZERO,
+                submitted_in: Duration::ZERO,
                 attempts: 0,
                 files: Vec::new(),
             };
-            sent.push(self.send(one, &mut random).await);
+            let store = format!("store-{number}");
+            sent.push(self.send(one, &store, &mut random).await);
             tokio::time::sleep(Duration::from_millis(random.u64(0..100))).await;
         }
         sent
     }
 
-    async fn send(&self, mut one: Sent, random: &mut fastrand::Rng) -> Sent {
+    async fn send(&self, mut one: Sent, store: &str, random: &mut fastrand::Rng) -> Sent {
         let client = Client::builder().timeout(PATIENCE).build().unwrap();
-        let submissions = format!("http://{}/api/submissions/v1/submissions", self.public);
         let body = json!({ "form": "demo", "fields": { "name": one.name } });
         let post = || {
-            let post = client.post(&submissions).header("correlation-id", &one.id);
-            post.header("x-store-id", "4711").json(&body).send()
+            let post = client.post(self.submissions());
+            let post = post.header("correlation-id", &one.id);
+            post.header("x-store-id", store).json(&body).send()
         };
+        let begun = Instant::now();
         // Sometimes a client sends twice at once.
         if random.u8(..) < 40 {
             let (first, second) = tokio::join!(post(), post());
@@ -77,6 +153,9 @@ impl Stores {
             one.attempts += 1;
             if let Some(answer) = self.good(post().await).await {
                 assert_eq!(answer["id"], one.id.as_str());
+                if bodies.is_empty() {
+                    one.accepted_in = begun.elapsed();
+                }
                 bodies.push(answer);
                 // A client that does not trust it asks once more: it is the same answer.
                 if bodies.len() == 2 || random.bool() {
@@ -91,11 +170,13 @@ impl Stores {
             let name = format!("photo {number}.png");
             one.attempts += self.upload(&client, &one.id, &name, &file, random).await;
         }
-        let submit = format!("{submissions}/{}/submit", one.id);
+        let begun = Instant::now();
         loop {
             one.attempts += 1;
+            let submit = format!("{}/{}/submit", self.submissions(), one.id);
             if let Some(answer) = self.good(client.post(&submit).send().await).await {
                 one.reference = answer.get("reference").cloned();
+                one.submitted_in = begun.elapsed();
                 return one;
             }
         }
@@ -110,15 +191,12 @@ impl Stores {
         file: &[u8],
         random: &mut fastrand::Rng,
     ) -> usize {
-        let attachments = format!(
-            "http://{}/api/submissions/v1/submissions/{id}/attachments",
-            self.public
-        );
         let key = uuid::Uuid::from_u128(random.u128(..)).to_string();
         let metadata = format!("filename {},filetype {}", base64(name), base64("image/png"));
         let mut requests = 0;
         let place = loop {
             requests += 1;
+            let attachments = format!("{}/{id}/attachments", self.submissions());
             let create = client.post(&attachments).header("tus-resumable", "1.0.0");
             let create = create
                 .header("upload-length", file.len())
@@ -127,11 +205,12 @@ impl Stores {
             let Some(answer) = self.header(create.send().await, "location").await else {
                 continue;
             };
-            break format!("http://{}{answer}", self.public);
+            break answer;
         };
+        let place = || format!("http://{}{place}", self.public());
         loop {
             requests += 1;
-            let head = client.head(&place).header("tus-resumable", "1.0.0");
+            let head = client.head(place()).header("tus-resumable", "1.0.0");
             let offset = self.header(head.send().await, "upload-offset").await;
             let Some(offset) = offset.and_then(|offset| offset.parse::<usize>().ok()) else {
                 continue;
@@ -142,7 +221,7 @@ impl Stores {
             requests += 1;
             let end = random.usize(offset + 1..=file.len());
             let patch = client
-                .patch(&place)
+                .patch(place())
                 .header("tus-resumable", "1.0.0")
                 .header("upload-offset", offset)
                 .header("content-type", "application/offset+octet-stream");
@@ -176,6 +255,7 @@ impl Stores {
     async fn good(&self, answer: reqwest::Result<Response>) -> Option<Value> {
         let again = Duration::from_millis(100);
         let Ok(answer) = answer else {
+            self.count(0);
             tokio::time::sleep(again).await;
             return None;
         };
@@ -186,6 +266,7 @@ impl Stores {
             return body.ok().and_then(|body| serde_json::from_str(&body).ok());
         }
         assert!(may_pass, "{status}: {body:?}");
+        self.count(status.as_u16());
         tokio::time::sleep(again).await;
         None
     }
