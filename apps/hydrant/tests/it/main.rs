@@ -1,6 +1,7 @@
 //! The binary as its users see it: what it prints, and what a running node does.
 
 mod attachments;
+mod audit_page;
 mod clients;
 mod content;
 mod docs;

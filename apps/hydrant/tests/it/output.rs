@@ -1,6 +1,7 @@
 //! What the commands print: help, tables, JSON and errors.
 
 mod mobile;
+mod submissions;
 
 use crate::fake_node;
 use crate::golden::Transcript;

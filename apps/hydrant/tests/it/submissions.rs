@@ -43,10 +43,20 @@ fn good(name: &str) -> String {
     json!({ "form": "demo", "fields": { "name": name } }).to_string()
 }
 
-/// How many events there are.
+/// How many events there are of what was kept.
 fn events(node: &Node) -> usize {
-    let output = node.run(&["--json", "audit", "list", "--limit", "1000"]);
-    String::from_utf8_lossy(&output.stdout).lines().count()
+    let all = audit(node, &[]);
+    all.iter().filter(|one| one["kind"] != "refused").count()
+}
+
+fn audit(node: &Node, narrow: &[&str]) -> Vec<Value> {
+    let list = ["--json", "audit", "list", "--limit", "1000"];
+    let output = node.run(&[&list, narrow].concat());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = text.lines();
+    lines
+        .map(|line| serde_json::from_str(line).expect("each line is a document"))
+        .collect()
 }
 
 #[test]
@@ -200,6 +210,61 @@ fn each_bad_input_has_its_status_and_leaves_nothing() {
     // The same id is still free.
     assert_eq!(post(&node, &[id], good("Canary")).status, 201);
     assert_eq!(events(&node), 1);
+}
+
+#[test]
+fn what_is_refused_is_on_record_with_its_reason_and_no_value() {
+    let node = Setup::up().start();
+    let id = new_id();
+    let headers = [
+        ("correlation-id", id.as_str()),
+        ("x-store-id", "4711"),
+        ("x-session-id", "night"),
+    ];
+    let bad = r#"{"form": "demo", "fields": {"name": 7, "canary": "4111-1111-1111-1111"}}"#;
+    for _ in 0..60 {
+        assert_eq!(post(&node, &headers, bad).status, 422);
+    }
+    let refused = ["--kind", "refused", "--store", "4711"];
+    node.wait("the first are on record", |node| {
+        (audit(node, &refused).len() >= 10).then_some(())
+    });
+    assert_eq!(post(&node, &headers[..1], good("Ada")).status, 201);
+    assert_eq!(post(&node, &headers[..1], good("Bob")).status, 422);
+    let reused = node.wait("the other store's is on record", |node| {
+        let all = audit(node, &["--kind", "refused"]);
+        all.into_iter().find(|one| one["store"] == "")
+    });
+    assert_eq!(
+        reused["detail"],
+        json!({ "reason": "key_reused" }),
+        "{reused}"
+    );
+    assert_eq!(
+        (&reused["form"], &reused["submission"]),
+        (&json!("demo"), &json!(id))
+    );
+    let all = audit(&node, &refused);
+    // Ten of each of the two processes.
+    assert!(
+        (10..=20).contains(&all.len()),
+        "the rest are counted: {all:?}"
+    );
+    for one in &all {
+        assert_eq!(
+            (&one["outcome"], &one["form"]),
+            (&json!("failed"), &json!("demo"))
+        );
+        assert_eq!(one["detail"], json!({ "reason": "fields_invalid" }));
+        let text = one.to_string();
+        assert!(!text.contains("canary") && !text.contains("4111"), "{text}");
+    }
+    let report = node.json(&["audit", "report"]);
+    let stores = report["stores"].as_array().expect("a list");
+    let store = stores.iter().find(|one| one["store"] == "4711");
+    let store = store.expect("it is in the report");
+    assert_eq!(store["failed"], 1, "{store}");
+    assert_eq!(store["refused"], all.len(), "{store}");
 }
 
 #[test]

@@ -36,14 +36,29 @@ pub(super) async fn accept(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let id = identity::id(&headers)?;
-    let origin = identity::origin(&headers)?;
-    let body = body::read(&headers, body, MAX_FIELDS.get() as usize + AROUND).await?;
+    let id = identity::id(&headers);
+    let known = id.clone().unwrap_or_default();
+    let taken = match id {
+        Ok(id) => take_in(&front, &headers, id, body).await,
+        Err(error) => Err(error.into()),
+    };
+    taken.inspect_err(|refusal| front.0.refused.note(refusal, &headers, &known))
+}
+
+async fn take_in(
+    front: &Front,
+    headers: &HeaderMap,
+    id: String,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let origin = identity::origin(headers)?;
+    let body = body::read(headers, body, MAX_FIELDS.get() as usize + AROUND).await?;
     let text = std::str::from_utf8(&body).map_err(|_| no_text())?;
     let sent = parse(text)?;
     let form = front.0.forms.form(&sent.form);
-    let form = form.ok_or_else(|| unknown_form(&front, &sent.form))?;
-    check_fields(form, sent.fields.get())?;
+    let form = form.ok_or_else(|| unknown_form(front, &sent.form))?;
+    let of_form = |refusal: Refusal| refusal.of_form(&form.name);
+    check_fields(form, sent.fields.get()).map_err(of_form)?;
     let request = AcceptRequest {
         id: id.clone(),
         form: sent.form,
@@ -52,7 +67,7 @@ pub(super) async fn accept(
         ..Default::default()
     };
     let accepted = front.0.keeper.accept(request).await;
-    let accepted = accepted.map_err(|error| Error::from_connect(&error))?;
+    let accepted = accepted.map_err(|error| of_form(Error::from_connect(&error).into()))?;
     let accepted = accepted.into_owned();
     let mut answer = (StatusCode::CREATED, shown::accepted(&id, &accepted)).into_response();
     let headers = answer.headers_mut();

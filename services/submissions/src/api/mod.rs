@@ -14,6 +14,7 @@ mod cors;
 mod follow;
 mod identity;
 mod refusal;
+mod refused;
 mod shown;
 mod submit;
 
@@ -40,6 +41,7 @@ struct Inner {
     forms: Forms,
     keeper: SubmissionsClient<Transport>,
     uploads: attachments::Passage,
+    refused: refused::Refused,
 }
 
 /// Runs `api/submissions` with the forms of the file that [`FORMS`](crate::FORMS) names.
@@ -50,9 +52,12 @@ struct Inner {
 pub async fn run_api() -> Result<(), Error> {
     hydrant_runtime::telemetry::start();
     let hydrant = Hydrant::from_env()?;
+    let keeper = hydrant.client(KEEPER, SubmissionsClient::new)?;
+    let (refused, recording) = refused::Refused::new(keeper.clone());
     let front = Front(Arc::new(Inner {
         forms: Forms::from_env(hydrant.config().public_url.as_deref())?,
-        keeper: hydrant.client(KEEPER, SubmissionsClient::new)?,
+        keeper,
+        refused,
         uploads: attachments::Passage::new(hydrant.config()),
     }));
     Service::new(Tier::Api, "submissions", VERSION)?
@@ -60,6 +65,7 @@ pub async fn run_api() -> Result<(), Error> {
         // Whatever is sent under an id counts once.
         .safe_to_repeat("/v1/submissions")
         .safe_to_repeat("/v1/submissions/")
+        .alongside(recording)
         .run_on(hydrant)
         .await
 }

@@ -16,14 +16,40 @@ pub(super) struct Refusal {
     error: Error,
     status: Option<StatusCode>,
     mistakes: Vec<Mistake>,
+    /// The form that it is about, when it is one.
+    form: String,
 }
 
 impl Refusal {
+    /// Says which form it is about.
+    pub(super) fn of_form(mut self, form: &str) -> Self {
+        self.form = form.into();
+        self
+    }
+
+    pub(super) fn form(&self) -> &str {
+        &self.form
+    }
+
+    /// Why, when it is for what the client has sent. That something here is away is no refusal.
+    pub(super) fn reason(&self) -> Option<&str> {
+        self.status()
+            .is_client_error()
+            .then_some(&*self.error.reason)
+    }
+
+    fn status(&self) -> StatusCode {
+        let usual = StatusCode::from_u16(self.error.http_status());
+        self.status
+            .unwrap_or(usual.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+    }
+
     pub(super) fn with_status(error: Error, status: StatusCode) -> Self {
         Self {
             error,
             status: Some(status),
             mistakes: Vec::new(),
+            form: String::new(),
         }
     }
 
@@ -36,6 +62,7 @@ impl Refusal {
             error,
             status: Some(StatusCode::UNPROCESSABLE_ENTITY),
             mistakes,
+            form: String::new(),
         }
     }
 }
@@ -51,16 +78,14 @@ impl From<Error> for Refusal {
             error,
             status,
             mistakes: Vec::new(),
+            form: String::new(),
         }
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.error.http_status());
-        let status = self
-            .status
-            .unwrap_or(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+        let status = self.status();
         let is_retryable = self.error.retryable;
         let mut answer = match self.mistakes.is_empty() {
             true => Problem(self.error).with_status(status),

@@ -20,9 +20,14 @@ pub(super) async fn submit(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let id = identity::of_path(&id)?;
+    let submitted = close(&front, &id, &headers).await;
+    submitted.inspect_err(|refusal| front.0.refused.note(refusal, &headers, &id))
+}
+
+async fn close(front: &Front, id: &str, headers: &HeaderMap) -> Result<Response, Refusal> {
     let request = SubmitRequest {
-        id,
-        origin: identity::origin(&headers)?.into(),
+        id: id.to_owned(),
+        origin: identity::origin(headers)?.into(),
         ..Default::default()
     };
     let status = front.0.keeper.submit(request).await;

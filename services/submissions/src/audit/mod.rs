@@ -1,6 +1,7 @@
 //! The record of what happened: events that are only ever added, chained afterwards by seals, so that a
 //! changed or missing one is found; queries, and the report of a day.
 
+mod explore;
 mod query;
 mod report;
 mod seal;
@@ -12,17 +13,22 @@ use hydrant_records::Tables;
 use hydrant_sdk::{Code, Duty, Error, Service};
 
 use crate::proto::{
-    AUDIT_LIST_EVENTS_SPEC, AUDIT_REPORT_SPEC, AUDIT_VERIFY_RECEIPTS_SPEC, AUDIT_VERIFY_SEALS_SPEC,
-    ListEventsRequest, ReportDayRequest, VerifyReceiptsRequest, VerifySealsRequest,
+    AUDIT_EXPLORE_SPEC, AUDIT_LIST_EVENTS_SPEC, AUDIT_REPORT_SPEC, AUDIT_VERIFY_RECEIPTS_SPEC,
+    AUDIT_VERIFY_SEALS_SPEC, ExploreRequest, ListEventsRequest, ReportDayRequest,
+    VerifyReceiptsRequest, VerifySealsRequest,
 };
 
 /// The service with what it answers of its record.
 pub(crate) fn serve(service: Service, tables: &Tables) -> Service {
-    let [a, b, c, d] = [(); 4].map(|()| tables.clone());
+    let [a, b, c, d, e] = [(); 5].map(|()| tables.clone());
     service
         .endpoint(AUDIT_LIST_EVENTS_SPEC, move |request: ListEventsRequest| {
             let tables = a.clone();
             async move { query::list(&tables, &request).await }
+        })
+        .endpoint(AUDIT_EXPLORE_SPEC, move |request: ExploreRequest| {
+            let tables = e.clone();
+            async move { explore::explore(&tables, &request).await }
         })
         .endpoint(AUDIT_REPORT_SPEC, move |request: ReportDayRequest| {
             let tables = b.clone();

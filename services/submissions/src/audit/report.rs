@@ -1,5 +1,7 @@
 //! The report of a day: by store, and by hour.
 
+use std::collections::BTreeMap;
+
 use hydrant_records::{RecordsError, Row, Sql, Tables, params, read};
 use hydrant_sdk::Error;
 
@@ -28,6 +30,16 @@ const BY_STORE: &str = "\
     SUM(CASE WHEN state IN ('submitted', 'open') THEN 1 ELSE 0 END) AS unfinished \
     FROM submissions WHERE accepted_ms >= ? AND accepted_ms < ? GROUP BY store, one) AS sessions \
     GROUP BY store ORDER BY store LIMIT ?";
+
+/// What was refused, and the sessions of which nothing was accepted.
+const REFUSED: &str = "\
+    SELECT audit_events.store, COUNT(*), COUNT(DISTINCT CASE WHEN taken.one IS NULL \
+    AND audit_events.session <> '' THEN audit_events.session END) \
+    FROM audit_events LEFT JOIN (SELECT DISTINCT store, session AS one FROM submissions \
+    WHERE accepted_ms >= ? AND accepted_ms < ? AND session <> '') AS taken \
+    ON taken.store = audit_events.store AND taken.one = audit_events.session \
+    WHERE audit_events.at_ms >= ? AND audit_events.at_ms < ? AND audit_events.kind = 'refused' \
+    GROUP BY audit_events.store ORDER BY audit_events.store LIMIT ?";
 
 const BY_HOUR: Sql = Sql::each(
     "SELECT (accepted_ms - ?) / 3600000 AS hour, \
@@ -59,23 +71,46 @@ pub(super) async fn day(
         ));
     }
     let records = tables.ready().await?;
-    let (stores, hours) = read!(records, |tx| {
+    let (stores, hours, refused) = read!(records, |tx| {
         let stores = tx
             .query(BY_STORE, &params![from, until, STORES + 1])
             .await?;
         let hours = tx
             .query(BY_HOUR.clone(), &params![from, from, until])
             .await?;
-        Ok::<_, RecordsError>((stores, hours))
+        let refused = params![from, until, from, until, STORES + 1];
+        let refused = tx.query(REFUSED, &refused).await?;
+        Ok::<_, RecordsError>((stores, hours, refused))
     })?;
-    let more = stores.len() as i64 > STORES;
-    let stores = stores.iter().take(STORES as usize);
+    let more = [&stores, &refused]
+        .iter()
+        .any(|rows| rows.len() as i64 > STORES);
+    let stores = stores.iter().take(STORES as usize).map(read_store);
+    let mut stores = stores
+        .map(|store| store.map(|store| (store.store.clone(), store)))
+        .collect::<Result<BTreeMap<_, _>, _>>()?;
+    for row in refused.iter().take(STORES as usize) {
+        add_refused(&mut stores, row)?;
+    }
     Ok(ReportDayResponse {
-        stores: stores.map(read_store).collect::<Result<_, _>>()?,
+        stores: stores.into_values().collect(),
         hours: hours.iter().map(read_hour).collect::<Result<_, _>>()?,
         more,
         ..Default::default()
     })
+}
+
+fn add_refused(stores: &mut BTreeMap<String, StoreDay>, row: &Row) -> Result<(), RecordsError> {
+    let store: String = row.get(0)?;
+    let (refused, sessions) = (row.get::<i64>(1)? as u64, row.get::<i64>(2)? as u64);
+    let day = stores.entry(store.clone()).or_insert_with(|| StoreDay {
+        store,
+        ..Default::default()
+    });
+    day.refused += refused;
+    day.sessions += sessions;
+    day.failed += sessions;
+    Ok(())
 }
 
 fn read_store(row: &Row) -> Result<StoreDay, RecordsError> {

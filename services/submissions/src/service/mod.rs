@@ -4,6 +4,7 @@ mod deliveries;
 pub(crate) mod events;
 mod hops;
 mod intake;
+mod refused;
 mod status;
 mod submit;
 mod tables;
@@ -20,9 +21,9 @@ use crate::audit;
 use crate::exposure::Meter;
 use crate::forms::Forms;
 use crate::proto::{
-    AcceptRequest, AcceptResponse, GetReceiptRequest, GetRequest, Receipt, SUBMISSIONS_ACCEPT_SPEC,
-    SUBMISSIONS_GET_RECEIPT_SPEC, SUBMISSIONS_GET_SPEC, SUBMISSIONS_SUBMIT_SPEC, Status,
-    SubmitRequest,
+    AcceptRequest, AcceptResponse, GetReceiptRequest, GetRequest, Receipt, RefuseRequest,
+    RefuseResponse, SUBMISSIONS_ACCEPT_SPEC, SUBMISSIONS_GET_RECEIPT_SPEC, SUBMISSIONS_GET_SPEC,
+    SUBMISSIONS_REFUSE_SPEC, SUBMISSIONS_SUBMIT_SPEC, Status, SubmitRequest,
 };
 use deliveries::Work;
 use intake::Intake;
@@ -84,7 +85,7 @@ pub async fn run_service() -> Result<(), Error> {
 
 fn serve(service: Service, desk: &Desk, intake: &Intake) -> Service {
     let intake = intake.clone();
-    let [submitting, getting, proving] = [(); 3].map(|()| desk.clone());
+    let [submitting, getting, proving, refusing] = [(); 4].map(|()| desk.clone());
     deliveries::serve(service, desk)
         .endpoint(SUBMISSIONS_ACCEPT_SPEC, move |request| {
             accept(intake.clone(), request)
@@ -97,6 +98,9 @@ fn serve(service: Service, desk: &Desk, intake: &Intake) -> Service {
         })
         .endpoint(SUBMISSIONS_GET_RECEIPT_SPEC, move |request| {
             get_receipt(proving.clone(), request)
+        })
+        .endpoint(SUBMISSIONS_REFUSE_SPEC, move |request| {
+            refuse(refusing.clone(), request)
         })
 }
 
@@ -114,6 +118,10 @@ async fn get(desk: Desk, request: GetRequest) -> Result<Status, Error> {
 
 async fn get_receipt(desk: Desk, request: GetReceiptRequest) -> Result<Receipt, Error> {
     hops::receipt(&desk, &request.id).await
+}
+
+pub(crate) async fn refuse(desk: Desk, request: RefuseRequest) -> Result<RefuseResponse, Error> {
+    refused::put(&desk, &request).await
 }
 
 /// The error of an id that nothing has.

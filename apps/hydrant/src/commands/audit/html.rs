@@ -128,7 +128,8 @@ fn row(store: &StoreDay) -> String {
     )
 }
 
-fn escaped(text: &str) -> String {
+/// A text as HTML shows it. What moves other texts is shown as its code.
+pub(super) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -137,11 +138,18 @@ fn escaped(text: &str) -> String {
             '>' => safe += "&gt;",
             '"' => safe += "&quot;",
             '\'' => safe += "&#39;",
-            letter if letter.is_control() => safe.extend(letter.escape_debug()),
+            letter if letter.is_control() || turns(letter) => {
+                safe.extend(letter.escape_unicode());
+            }
             letter => safe.push(letter),
         }
     }
     safe
+}
+
+/// Marks that turn the direction of what is written around them.
+fn turns(letter: char) -> bool {
+    matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `hydrant audit`: what happened to submissions.
 
 mod day;
+mod explore;
 mod html;
 mod list;
 mod report;
@@ -28,6 +29,8 @@ pub(crate) struct AuditArgs {
 
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
+    /// Look around in a page of your browser: by time, kind, store, user and session
+    Explore(explore::ExploreArgs),
     /// Events, the newest first
     List(list::ListArgs),
     /// One day: sessions that succeeded and failed, by store
@@ -42,6 +45,7 @@ pub(crate) async fn run(global: &Global, args: &AuditArgs, output: &Output) -> R
         output,
     };
     match &args.command {
+        AuditCommand::Explore(args) => explore::run(&audit, args).await,
         AuditCommand::List(args) => list::run(&audit, args).await,
         AuditCommand::Report(args) => report::run(&audit, args).await,
         AuditCommand::Verify(args) => verify::run(&audit, args).await,

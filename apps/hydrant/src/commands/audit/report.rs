@@ -16,8 +16,8 @@ use crate::output::{Output, Style, Table, plain};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A session is what the client calls so in X-Session-Id; a submission without one is a session of its own. It has
-failed when a submission of it was parked or dropped, it is unfinished when one is open or on its way, and else
-it has succeeded.
+failed when a submission of it was parked or dropped, or something of it was refused and nothing accepted; it is
+unfinished when one is open or on its way, and else it has succeeded.
 
 Examples:
   hydrant audit report --day 2026-11-20
@@ -45,7 +45,7 @@ enum Format {
 type Number = fn(&StoreDay) -> u64;
 
 /// The numbers of a store, with their names, in the order in which they are shown.
-pub(super) const NUMBERS: [(&str, Number); 10] = [
+pub(super) const NUMBERS: [(&str, Number); 11] = [
     ("sessions", |store| store.sessions),
     ("succeeded", |store| store.succeeded),
     ("failed", |store| store.failed),
@@ -56,6 +56,7 @@ pub(super) const NUMBERS: [(&str, Number); 10] = [
     ("dropped", |store| store.dropped),
     ("under_way", |store| store.under_way),
     ("open", |store| store.open),
+    ("refused", |store| store.refused),
 ];
 
 pub(super) async fn run(audit: &Audit<'_>, args: &ReportArgs) -> Result<()> {
@@ -88,7 +89,7 @@ pub(super) async fn run(audit: &Audit<'_>, args: &ReportArgs) -> Result<()> {
 }
 
 /// All stores together.
-pub(super) fn total(stores: &[StoreDay]) -> [u64; 10] {
+pub(super) fn total(stores: &[StoreDay]) -> [u64; 11] {
     NUMBERS.map(|(_, number)| stores.iter().map(number).sum())
 }
 
@@ -105,6 +106,7 @@ fn table(report: &ReportDayResponse, note: Option<&str>, day: Day, output: &Outp
         "DROPPED",
         "UNDER WAY",
         "OPEN",
+        "REFUSED",
     ])
     .numbers_from(1);
     for store in &report.stores {
@@ -126,8 +128,8 @@ fn table(report: &ReportDayResponse, note: Option<&str>, day: Day, output: &Outp
     }
 }
 
-fn cells(name: &str, numbers: [u64; 10]) -> [(String, Style); 11] {
-    let mut cells = [const { (String::new(), Style::Plain) }; 11];
+fn cells(name: &str, numbers: [u64; 11]) -> [(String, Style); 12] {
+    let mut cells = [const { (String::new(), Style::Plain) }; 12];
     cells[0] = plain(name);
     for (cell, number) in cells[1..].iter_mut().zip(numbers) {
         *cell = plain(number);
@@ -164,7 +166,7 @@ fn csv(report: &ReportDayResponse) -> String {
 }
 
 /// A field of RFC 4180. What a spreadsheet would take for a formula gets an apostrophe in front.
-fn field(text: &str) -> String {
+pub(super) fn field(text: &str) -> String {
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let text = format!("{}{text}", if is_formula { "'" } else { "" });
     match text.contains(['"', ',', '\n', '\r']) {

@@ -191,6 +191,87 @@ fn no_secret_is_shown_anywhere_also_when_every_library_tells_all() {
 }
 
 #[test]
+fn what_stands_in_a_submission_is_in_no_log_audit_row_metric_or_screen() {
+    if !is_there("python3") {
+        println!("SKIPPED: python3 is not here");
+        return;
+    }
+    let stage = Stage::start("trace");
+    let id = uuid::Uuid::new_v4().to_string();
+    let base = format!(
+        "http://{}/api/submissions/v1/submissions",
+        stage.node.public()
+    );
+    let post = |path: &str, headers: &[(&str, &str)], body: String| {
+        let url = format!("{base}{path}?{QUERY}");
+        let mut request = reqwest::Client::new().post(url).body(body);
+        let usual = [
+            ("correlation-id", id.as_str()),
+            ("authorization", JWT),
+            ("cookie", "sid=canary-7"),
+            ("x-api-key", "canary-8"),
+            ("x-store-id", "0017"),
+        ];
+        for (name, value) in usual.iter().chain(headers) {
+            request = request.header(*name, *value);
+        }
+        hydrant_harness::runtime().block_on(async {
+            let answer = request.send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        })
+    };
+    let refused = json!({ "form": "demo", "fields": { "name": 4_111_111_111_111_111_u64 } });
+    let (status, problem) = post("", &[], refused.to_string());
+    assert_eq!(status, 422, "{problem}");
+    refuse_secrets("the problem", &problem);
+    let name = format!("canary 4111-1111-1111-1111, 078-05-1120, secret=canary-4, {JWT}");
+    let good = json!({ "form": "demo", "fields": { "name": name } });
+    assert_eq!(post("", &[], good.to_string()).0, 201);
+    let other = json!({ "form": "demo", "fields": { "name": "canary" } });
+    let (status, problem) = post("", &[], other.to_string());
+    assert_eq!(status, 422, "{problem}");
+    refuse_secrets("the problem", &problem);
+    // canary 078-05-1120.txt
+    let upload = [
+        ("tus-resumable", "1.0.0"),
+        ("upload-length", "5"),
+        ("content-type", "application/offset+octet-stream"),
+        (
+            "upload-metadata",
+            "filename Y2FuYXJ5IDA3OC0wNS0xMTIwLnR4dA==,filetype dGV4dC9wbGFpbg==",
+        ),
+    ];
+    let uploaded = post(&format!("/{id}/attachments"), &upload, "hello".into());
+    assert_eq!(uploaded.0, 201, "{}", uploaded.1);
+    post(&format!("/{id}/submit"), &[], String::new());
+    stage.node.wait("it is delivered", |node| {
+        let told = node.json(&["submissions", "status", &id]);
+        (told["state"] == "delivered").then_some(())
+    });
+    stage.node.wait("the refused are on record", |node| {
+        let told = node.run(&["audit", "list", "--kind", "refused"]);
+        let text = String::from_utf8_lossy(&told.stdout).into_owned();
+        (text.contains("fields_invalid") && text.contains("key_reused")).then_some(())
+    });
+    for screen in [
+        &["audit", "list", "--limit", "1000"][..],
+        &["--json", "audit", "list", "--limit", "1000"],
+        &["audit", "report", "--format", "html"],
+        &["submissions", "status", &id],
+        &["submissions", "backlog"],
+        &["submissions", "parked"],
+        &["stats"],
+    ] {
+        let output = stage.node.run(screen);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        refuse_secrets(&screen.join(" "), &text);
+    }
+    for (place, text) in stage.shown() {
+        refuse_secrets(&place, &text);
+    }
+}
+
+#[test]
 fn what_comes_in_forges_no_line() {
     if !is_there("python3") {
         println!("SKIPPED: python3 is not here");

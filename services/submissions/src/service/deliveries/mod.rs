@@ -12,7 +12,7 @@ mod tests;
 
 use std::time::Duration;
 
-use hydrant_sdk::{Code, Error, Service};
+use hydrant_sdk::{Code, Error, Redaction, Service};
 use tokio::sync::watch;
 
 use super::Desk;
@@ -111,8 +111,10 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::new(Code::InvalidArgument, "invalid_delivery", message.into())
 }
 
-/// A text for people, without what could forge a line, and not too long.
+/// A text for people, without what could forge a line, not too long, and without secrets: it may have words of a
+/// consumer's server.
 fn plain(text: &str) -> String {
+    let shown = Redaction::shared().text(text);
     let is_good = |letter: &char| !letter.is_control();
-    text.chars().filter(is_good).take(MAX_REASON).collect()
+    shown.chars().filter(is_good).take(MAX_REASON).collect()
 }
