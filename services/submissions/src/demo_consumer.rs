@@ -20,6 +20,8 @@ use crate::{VERSION, receipt};
 const ORDERS: &str = "orders/";
 /// The longest key, in bytes.
 const MAX_KEY: usize = 200;
+/// How long an order is remembered after it came last.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long an answer takes when it is slow.
 const SLOW: Duration = Duration::from_secs(15);
 /// How often a write is tried that another one got ahead of.
@@ -32,7 +34,7 @@ const RACES: u32 = 8;
 /// - `GET /v1/orders`: what came.
 /// - `POST /v1/break`, `POST /v1/slow`, `POST /v1/mend`: from now on it fails, is slow, or is good again.
 ///
-/// Orders are in the state that all instances share, so that a restart forgets none.
+/// Orders are in the state that all instances share, so that a restart forgets none, for a week.
 ///
 /// # Errors
 ///
@@ -130,7 +132,8 @@ impl Desk {
             let mut kept = known.unwrap_or_else(|| Order::new(key, order.clone()));
             kept.times += 1;
             let value = serde_json::to_vec(&kept).unwrap_or_default();
-            match self.state.compare_and_put(&name, revision, value).await {
+            let written = self.state.compare_and_put_for(KEPT, &name, revision, value);
+            match written.await {
                 Ok(_) => return Ok(kept),
                 Err(error) => refused = Some(error),
             }
