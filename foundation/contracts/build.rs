@@ -7,6 +7,7 @@ use prost::Message as _;
 const FILES: &[&str] = &[
     "hydrant/v1/election.proto",
     "hydrant/v1/error.proto",
+    "hydrant/v1/kept.proto",
     "hydrant/v1/lease.proto",
     "hydrant/v1/lock.proto",
     "hydrant/v1/node.proto",

@@ -12,6 +12,7 @@ mod duty;
 mod election;
 mod gauge;
 mod idempotency;
+mod kept;
 mod lease;
 mod lock;
 mod problem;
@@ -40,6 +41,7 @@ pub use idempotency::{
     Attempt, Guarded, IDEMPOTENCY_LEASE, IDEMPOTENCY_REMEMBERED, IDEMPOTENCY_REPLAYED, Idempotency,
     idempotency_key,
 };
+pub use kept::{Kept, KeptValue};
 pub use lock::Lock;
 pub use problem::Problem;
 pub use registration::Registration;

@@ -8,6 +8,8 @@ use crate::sql::Dialect;
 /// Which database, and the limits of what is asked of it.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// How it is called where there is one in each of two data centres: the same in both.
+    pub name: Option<String>,
     /// Where it is.
     pub address: Address,
     /// A file with the password, read anew for each connection; white space around it is cut off.
@@ -67,6 +69,7 @@ impl Config {
     /// If the URL is none.
     pub fn new(url: &str) -> Result<Self, InvalidUrl> {
         Ok(Self {
+            name: None,
             address: url.parse()?,
             password_file: None,
             tls: None,
@@ -77,29 +80,44 @@ impl Config {
     }
 
     /// What the environment says, as a node hands it to the one service that may know: the URL in
-    /// `HYDRANT_RECORDS`, and files in `HYDRANT_RECORDS_PASSWORD_FILE`, `HYDRANT_RECORDS_TLS_CA`,
-    /// `HYDRANT_RECORDS_TLS_CERTIFICATE` and `HYDRANT_RECORDS_TLS_KEY`. None when there is no URL.
+    /// `HYDRANT_RECORDS`, its name in `HYDRANT_RECORDS_NAME`, and files in `HYDRANT_RECORDS_PASSWORD_FILE`,
+    /// `HYDRANT_RECORDS_TLS_CA`, `HYDRANT_RECORDS_TLS_CERTIFICATE` and `HYDRANT_RECORDS_TLS_KEY`. None when there is no URL.
     ///
     /// # Errors
     ///
     /// If the URL is none.
     pub fn from_env() -> Result<Option<Self>, InvalidUrl> {
-        Self::from_variables(|name| std::env::var(name).ok())
+        Self::from_variables("HYDRANT_RECORDS", |name| std::env::var(name).ok())
+    }
+
+    /// The same of the database in the other data centre: `HYDRANT_RECORDS_FAR`, `HYDRANT_RECORDS_FAR_PASSWORD_FILE`
+    /// and so on.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is none.
+    pub fn far_from_env() -> Result<Option<Self>, InvalidUrl> {
+        Self::from_variables("HYDRANT_RECORDS_FAR", |name| std::env::var(name).ok())
     }
 
     fn from_variables(
+        first: &str,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, InvalidUrl> {
-        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let Some(url) = set("HYDRANT_RECORDS") else {
+        let set = |rest: &str| {
+            let value = variable(&format!("{first}{rest}"));
+            value.filter(|value| !value.is_empty())
+        };
+        let Some(url) = set("") else {
             return Ok(None);
         };
         let file = |name: &str| set(name).map(PathBuf::from);
-        let certificate = file("HYDRANT_RECORDS_TLS_CERTIFICATE");
-        let identity = certificate.zip(file("HYDRANT_RECORDS_TLS_KEY"));
-        let tls = file("HYDRANT_RECORDS_TLS_CA").map(|ca| Tls { ca, identity });
+        let certificate = file("_TLS_CERTIFICATE");
+        let identity = certificate.zip(file("_TLS_KEY"));
+        let tls = file("_TLS_CA").map(|ca| Tls { ca, identity });
         Ok(Some(Self {
-            password_file: file("HYDRANT_RECORDS_PASSWORD_FILE"),
+            name: set("_NAME"),
+            password_file: file("_PASSWORD_FILE"),
             tls,
             ..Self::new(&url)?
         }))
@@ -258,9 +276,25 @@ mod tests {
             "HYDRANT_RECORDS_TLS_KEY" => Some(String::new()),
             _ => None,
         };
-        let config = Config::from_variables(variable).unwrap().unwrap();
+        let config = Config::from_variables("HYDRANT_RECORDS", &variable)
+            .unwrap()
+            .unwrap();
         assert_eq!(config.password_file, Some("/p".into()));
         assert!(config.tls.unwrap().identity.is_none());
-        assert!(Config::from_variables(|_| None).unwrap().is_none());
+        let far = Config::from_variables("HYDRANT_RECORDS_FAR", &variable).unwrap();
+        assert!(far.is_none());
+        let there = |name: &str| match name {
+            "HYDRANT_RECORDS_FAR" => Some("mysql://u@far/d".to_owned()),
+            "HYDRANT_RECORDS_FAR_NAME" => Some("b".to_owned()),
+            _ => None,
+        };
+        let far = Config::from_variables("HYDRANT_RECORDS_FAR", there);
+        assert_eq!(far.unwrap().unwrap().name.as_deref(), Some("b"));
+        let nothing = |_: &str| None;
+        assert!(
+            Config::from_variables("HYDRANT_RECORDS", nothing)
+                .unwrap()
+                .is_none()
+        );
     }
 }

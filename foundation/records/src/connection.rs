@@ -99,6 +99,11 @@ impl Connection {
         self.command_text(AssertSqlSafe(text).into_sql_str()).await
     }
 
+    /// Makes a table that stands beside those of migrations.
+    pub(crate) async fn make_table(&mut self, create: &'static str) -> Result<(), RecordsError> {
+        crate::migration::change(self, &Sql::both(create)).await
+    }
+
     async fn command_text(&mut self, text: SqlStr) -> Result<(), RecordsError> {
         let text = sqlx::raw_sql(text);
         match self {

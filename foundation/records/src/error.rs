@@ -15,6 +15,8 @@ pub enum Kind {
     Constraint(Constraint),
     /// The answer to a commit did not come: it has happened, or it has not.
     Uncertain,
+    /// This process may not write here: another database is the primary, or may be.
+    Fenced,
     /// A mistake of the program, of the configuration or of the database; a repeat won't help.
     Broken,
 }
@@ -53,6 +55,10 @@ impl RecordsError {
 
     pub(crate) fn broken(message: impl Into<String>) -> Self {
         Self::new(Kind::Broken, message)
+    }
+
+    pub(crate) fn fenced(message: impl Into<String>) -> Self {
+        Self::new(Kind::Fenced, message)
     }
 
     pub(crate) fn late() -> Self {
@@ -104,6 +110,11 @@ impl From<RecordsError> for Error {
                 Code::Unknown,
                 "records_uncertain",
                 "look whether it has happened before you try again",
+            ),
+            Kind::Fenced => (
+                Code::Unavailable,
+                "records_fenced",
+                "try again; `hydrant submissions primary` tells operators more",
             ),
             Kind::Broken => (
                 Code::Internal,

@@ -163,7 +163,10 @@ async fn bring_up(
 }
 
 /// Runs a statement of a migration.
-async fn change(connection: &mut Connection, statement: &Sql) -> Result<(), RecordsError> {
+pub(crate) async fn change(
+    connection: &mut Connection,
+    statement: &Sql,
+) -> Result<(), RecordsError> {
     let dialect = connection.dialect();
     let mut text = statement.text(dialect).trim().to_owned();
     if dialect == Dialect::MariaDb && text.to_ascii_uppercase().starts_with("CREATE TABLE") {

@@ -7,6 +7,7 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use crate::config::{Address, Config};
 use crate::connection::Connection;
 use crate::error::RecordsError;
+use crate::fence::Fence;
 use crate::servers::Servers;
 use crate::sql::Dialect;
 
@@ -17,7 +18,7 @@ const LIFETIME: Duration = Duration::from_secs(600);
 /// A database. Cheap to clone; all clones share its connections, which are made when they are
 /// needed.
 #[derive(Clone)]
-pub struct Records(Arc<Shared>, Duration);
+pub struct Records(Arc<Shared>, Duration, Option<Arc<Fence>>);
 
 struct Shared {
     config: Config,
@@ -55,14 +56,23 @@ impl Records {
             idle: Mutex::default(),
             writing: Arc::default(),
         };
-        Self(Arc::new(shared), deadline)
+        Self(Arc::new(shared), deadline, None)
     }
 
     /// The same database, for who wants to hear sooner what is wrong with it than the configuration's
     /// [time](Config::deadline) allows.
     #[must_use]
     pub fn within(&self, deadline: Duration) -> Self {
-        Self(Arc::clone(&self.0), deadline.min(self.1))
+        Self(Arc::clone(&self.0), deadline.min(self.1), self.2.clone())
+    }
+
+    pub(crate) fn with_fence(&self, fence: Fence) -> Self {
+        Self(Arc::clone(&self.0), self.1, Some(Arc::new(fence)))
+    }
+
+    /// Under what this process writes, where not everybody may.
+    pub(crate) fn own_fence(&self) -> Option<&Fence> {
+        self.2.as_deref()
     }
 
     /// How long a transaction may take, with its repeats.
@@ -99,17 +109,21 @@ impl Records {
                 _place: place,
             });
         }
-        // On the heap: this future is large, is seldom needed, and would lie within that of every transaction.
-        let connect = Box::pin(Connection::open(self.config(), &self.0.servers));
-        let connection = timeout_at(deadline, connect)
-            .await
-            .map_err(|_| RecordsError::late())??;
+        let connection = self.connect(deadline).await?;
         Ok(Borrowed {
             connection,
             made: Instant::now(),
             used: false,
             _place: place,
         })
+    }
+
+    /// A new connection by `deadline`.
+    pub(crate) async fn connect(&self, deadline: Instant) -> Result<Connection, RecordsError> {
+        // On the heap: this future is large, is seldom needed, and would lie within that of every transaction.
+        let connect = Box::pin(Connection::open(self.config(), &self.0.servers));
+        let connection = timeout_at(deadline, connect).await;
+        connection.map_err(|_| RecordsError::late())?
     }
 
     fn take_idle(&self) -> Option<Idle> {

@@ -108,7 +108,21 @@ impl Attempts<'_> {
         if self.purpose == Purpose::Write && self.turn.is_none() {
             self.turn = self.records.turn(self.deadline).await?;
         }
-        Transaction::begin(self.records, self.purpose, self.deadline).await
+        let fence = match self.purpose {
+            Purpose::Write => self.records.own_fence(),
+            Purpose::Read => None,
+        };
+        if let Some(fence) = fence {
+            self.deadline = self.deadline.min(fence.until()?);
+        }
+        let mut begun = Transaction::begin(self.records, self.purpose, self.deadline).await?;
+        if let Some(fence) = fence
+            && let Err(error) = Box::pin(fence.check(&mut begun)).await
+        {
+            begun.roll_back(self.records, self.deadline).await;
+            return Err(error);
+        }
+        Ok(begun)
     }
 
     /// Runs the work; none when its time is over before it is done.

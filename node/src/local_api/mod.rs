@@ -9,6 +9,7 @@
 )]
 
 mod election;
+mod kept;
 mod lock;
 mod node_service;
 mod registry;
@@ -72,6 +73,7 @@ impl LocalApi {
         let rpc = proto::ElectionExt::register(api.clone(), rpc);
         let rpc = proto::LockExt::register(api.clone(), rpc);
         let rpc = proto::StateExt::register(api.clone(), rpc);
+        let rpc = proto::KeptExt::register(api.clone(), rpc);
         let rpc = proto::NodeExt::register(api, rpc);
         let limits = Limits::default()
             .with_max_request_body_size(MAX_REQUEST)
@@ -131,6 +133,8 @@ pub(crate) fn methods() -> Vec<Method> {
         proto::STATE_DELETE_SPEC,
         proto::STATE_LIST_SPEC,
         proto::STATE_WATCH_SPEC,
+        proto::KEPT_READ_KEPT_SPEC,
+        proto::KEPT_WRITE_KEPT_SPEC,
         proto::NODE_HEALTH_SPEC,
         proto::NODE_SERVERS_SPEC,
         proto::NODE_STATS_SPEC,
@@ -215,6 +219,6 @@ mod tests {
         };
         assert!(has("hydrant.v1.Registry/RegisterInstance", false));
         assert!(has("hydrant.v1.State/Get", true));
-        assert_eq!(methods.len(), 25);
+        assert_eq!(methods.len(), 27);
     }
 }

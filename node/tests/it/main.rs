@@ -3,6 +3,7 @@
 mod authority;
 mod election;
 mod fleet;
+mod kept;
 mod node;
 mod pages;
 mod peers;

@@ -137,6 +137,7 @@ pub struct Client {
     pub election: proto::ElectionClient<HttpClient>,
     pub lock: proto::LockClient<HttpClient>,
     pub state: proto::StateClient<HttpClient>,
+    pub kept: proto::KeptClient<HttpClient>,
     pub node: proto::NodeClient<HttpClient>,
 }
 
@@ -147,6 +148,7 @@ impl Client {
             election: proto::ElectionClient::new(http.clone(), config.clone()),
             lock: proto::LockClient::new(http.clone(), config.clone()),
             state: proto::StateClient::new(http.clone(), config.clone()),
+            kept: proto::KeptClient::new(http.clone(), config.clone()),
             node: proto::NodeClient::new(http.clone(), config.clone()),
         }
     }

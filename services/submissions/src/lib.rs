@@ -17,6 +17,7 @@ mod exposure;
 mod forms;
 mod receipt;
 mod service;
+mod sites;
 
 pub use api::run_api;
 pub use delivery::run_delivery;

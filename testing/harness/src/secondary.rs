@@ -90,7 +90,7 @@ impl MariaDb {
     fn allow_failover(&self) {
         self.must(&format!(
             "CREATE ROLE IF NOT EXISTS {ROLE}; \
-             GRANT READ_ONLY ADMIN, REPLICATION SLAVE ADMIN, SLAVE MONITOR ON *.* TO {ROLE}; \
+             GRANT READ_ONLY ADMIN, REPLICATION SLAVE ADMIN, SLAVE MONITOR, RELOAD ON *.* TO {ROLE}; \
              GRANT {ROLE} TO {USER}@'%'"
         ));
     }
@@ -100,6 +100,17 @@ impl MariaDb {
         self.must(&format!(
             "STOP SLAVE; CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={}, MASTER_USER='{FOLLOWER}', \
              MASTER_PASSWORD='{PASSWORD}', MASTER_CONNECT_RETRY=1, MASTER_USE_GTID=slave_pos; START SLAVE",
+            primary.address().port(),
+        ));
+    }
+
+    /// Follows the one that has taken its place, in the role of a secondary.
+    pub fn follow_as_former_primary(&self, primary: &Self) {
+        self.must("SET GLOBAL read_only = ON");
+        self.must(&format!(
+            "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={}, MASTER_USER='{FOLLOWER}', \
+             MASTER_PASSWORD='{PASSWORD}', MASTER_CONNECT_RETRY=1, MASTER_USE_GTID=slave_pos, \
+             MASTER_DEMOTE_TO_SLAVE=1; START SLAVE",
             primary.address().port(),
         ));
     }

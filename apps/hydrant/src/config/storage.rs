@@ -21,13 +21,15 @@ pub(crate) struct Storage {
     objects: Option<Objects>,
 }
 
-/// `[records]`: the database.
+/// `[records]`: the database, and `[records.far]`: the one in the other data centre.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Records {
+    name: Option<Spanned<String>>,
     url: Spanned<String>,
     password_file: Option<Spanned<PathBuf>>,
     tls: Option<Spanned<Tls>>,
+    far: Option<Box<Records>>,
 }
 
 /// `[records.tls]`
@@ -39,7 +41,7 @@ struct Tls {
     key: Option<Spanned<PathBuf>>,
 }
 
-/// The longest name of an object store.
+/// The longest name of a database, and of an object store.
 const MAX_NAME: usize = 16;
 
 /// `[objects]`: the object store, and `[objects.far]`: the one in the other data centre.
@@ -109,7 +111,7 @@ impl Storage {
         let records = self.records.as_ref().map(Records::environment);
         let records = records.unwrap_or_else(|| match is_fleet {
             true => Vec::new(),
-            false => vec![("", own_records(folder).to_string())],
+            false => vec![(String::new(), own_records(folder).to_string())],
         });
         let objects = self.objects.as_ref().map(Objects::environment);
         let objects = objects.unwrap_or_else(|| match is_fleet {
@@ -140,6 +142,34 @@ pub(crate) fn own_objects(folder: &Path) -> ObjectsConfig {
 
 impl Records {
     fn check(&self, is_fleet: bool) -> Result<(), Mistake> {
+        self.check_own(is_fleet)?;
+        let Some(far) = &self.far else {
+            return Ok(());
+        };
+        far.check_own(is_fleet)?;
+        if let Some(third) = &far.far {
+            let message = "there are two data centres: take this table out";
+            return Err((third.url.span().start, message.into()));
+        }
+        for one in [self, far] {
+            if one.url.get_ref().starts_with("sqlite:") {
+                let message = "SQLite has no second data centre: write url = \"mysql://user@host:3306/database\"";
+                return Err((one.url.span().start, message.into()));
+            }
+        }
+        match (&self.name, &far.name) {
+            (Some(near), Some(far)) if near.get_ref() == far.get_ref() => {
+                let message = "two databases have this `name`: give each its own";
+                Err((far.span().start, message.into()))
+            }
+            (Some(_), Some(_)) => Ok(()),
+            (None, _) => Err((self.url.span().start, no_name("databases"))),
+            (_, None) => Err((far.url.span().start, no_name("databases"))),
+        }
+    }
+
+    fn check_own(&self, is_fleet: bool) -> Result<(), Mistake> {
+        check_name(self.name.as_ref())?;
         let (url, at) = (self.url.get_ref(), self.url.span().start);
         let address = url.parse::<Address>();
         let address = address.map_err(|error| (at, format!("`url` names no database: {error}")))?;
@@ -166,7 +196,7 @@ impl Records {
             .map_or(Ok(()), |tls| tls.get_ref().check())
     }
 
-    fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+    fn paths_mut(&mut self) -> Box<dyn Iterator<Item = &mut PathBuf> + '_> {
         let tls = self.tls.iter_mut().flat_map(|tls| {
             let Tls {
                 ca,
@@ -177,10 +207,18 @@ impl Records {
             std::iter::once(ca).chain(others)
         });
         let password = self.password_file.iter_mut().map(Spanned::get_mut);
-        password.chain(tls)
+        let far = self.far.iter_mut();
+        let far: Vec<_> = far.flat_map(|far| far.paths_mut()).collect();
+        Box::new(password.chain(tls).chain(far))
     }
 
-    fn environment(&self) -> Vec<(&'static str, String)> {
+    fn environment(&self) -> Vec<(String, String)> {
+        let far = self.far.iter().flat_map(|far| far.environment());
+        let far = far.map(|(name, value)| (format!("_FAR{name}"), value));
+        self.own_environment().into_iter().chain(far).collect()
+    }
+
+    fn own_environment(&self) -> Vec<(String, String)> {
         let tls = self.tls.as_ref().map(Spanned::get_ref);
         let certificate = tls.and_then(|tls| tls.certificate.as_ref());
         let key = tls.and_then(|tls| tls.key.as_ref());
@@ -193,11 +231,13 @@ impl Records {
             ("_TLS_CERTIFICATE", certificate.map(Spanned::get_ref)),
             ("_TLS_KEY", key.map(Spanned::get_ref)),
         ];
-        let url = ("", self.url.get_ref().clone());
+        let url = (String::new(), self.url.get_ref().clone());
+        let name = self.name.as_ref().map(|name| name.get_ref().clone());
+        let name = name.map(|name| ("_NAME".to_owned(), name));
         let files = files
             .into_iter()
-            .filter_map(|(name, file)| Some((name, text(file?))));
-        std::iter::once(url).chain(files).collect()
+            .filter_map(|(name, file)| Some((name.to_owned(), text(file?))));
+        std::iter::once(url).chain(name).chain(files).collect()
     }
 }
 
@@ -241,16 +281,13 @@ impl Objects {
                 Err((far.span().start, message.into()))
             }
             (Some(_), Some(_)) => Ok(()),
-            (None, _) => Err((self.url.span().start, NO_NAME.into())),
-            (_, None) => Err((far.url.span().start, NO_NAME.into())),
+            (None, _) => Err((self.url.span().start, no_name("object stores"))),
+            (_, None) => Err((far.url.span().start, no_name("object stores"))),
         }
     }
 
     fn check_own(&self) -> Result<(), Mistake> {
-        if let Some(name) = self.name.as_ref().filter(|name| !is_name(name.get_ref())) {
-            let message = format!("`name` is 1 to {MAX_NAME} small letters, digits and hyphens");
-            return Err((name.span().start, message));
-        }
+        check_name(self.name.as_ref())?;
         let (url, at) = (self.url.get_ref().as_str(), self.url.span().start);
         let is_folder = url.starts_with("file:///") && url.len() > "file:///".len();
         if !is_folder && !is_bucket(url) {
@@ -317,9 +354,23 @@ impl Objects {
     }
 }
 
-/// What is said where one of two stores has no name.
-const NO_NAME: &str = "two object stores need a `name` each, which is the same in the files of both data \
-                       centres: write name = \"a\" and name = \"b\"";
+/// What is said where one of two has no name.
+fn no_name(of: &str) -> String {
+    format!(
+        "two {of} need a `name` each, which is the same in the files of both data centres: write \
+         name = \"a\" and name = \"b\""
+    )
+}
+
+fn check_name(name: Option<&Spanned<String>>) -> Result<(), Mistake> {
+    match name.filter(|name| !is_name(name.get_ref())) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("`name` is 1 to {MAX_NAME} small letters, digits and hyphens");
+            Err((name.span().start, message))
+        }
+    }
+}
 
 fn is_name(name: &str) -> bool {
     let is_good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -425,6 +476,20 @@ mod tests {
             "HYDRANT_OBJECTS_FAR_CREDENTIALS_FILE=/etc/s3.toml",
         ];
         assert_eq!(far, expected);
+        let far = environment(
+            "[records]\nname = \"a\"\nurl = \"mysql://u@a/d\"\npassword_file = \"p\"\n\
+             [records.far]\nname = \"b\"\nurl = \"mysql://u@b/d\"\npassword_file = \"q\"",
+            true,
+        );
+        let expected = [
+            "HYDRANT_RECORDS=mysql://u@a/d",
+            "HYDRANT_RECORDS_NAME=a",
+            "HYDRANT_RECORDS_PASSWORD_FILE=/etc/p",
+            "HYDRANT_RECORDS_FAR=mysql://u@b/d",
+            "HYDRANT_RECORDS_FAR_NAME=b",
+            "HYDRANT_RECORDS_FAR_PASSWORD_FILE=/etc/q",
+        ];
+        assert_eq!(far, expected);
         let sqlite = environment("[records]\nurl = \"sqlite:a.db\"", false);
         assert_eq!(sqlite[0], "HYDRANT_RECORDS=sqlite:/etc/a.db");
     }
@@ -433,6 +498,11 @@ mod tests {
     fn each_mistake_has_its_place_and_its_mend() {
         let records = |rest: &str| format!("[records]\nurl = \"mysql://u@h/d\"\n{rest}");
         let objects = |rest: &str| format!("[objects]\nurl = \"s3://b/p\"\n{rest}");
+        let two = |near: &str, far: &str| {
+            format!(
+                "[records]\nurl = \"mysql://u@a/d\"\n{near}\n[records.far]\nurl = \"mysql://u@b/d\"\n{far}"
+            )
+        };
         let far = |near: &str, far: &str| {
             format!(
                 "[objects]\nurl = \"file:///x\"\n{near}\n[objects.far]\nurl = \"file:///y\"\n{far}"
@@ -486,6 +556,17 @@ mod tests {
                 "[objects]\nname = \"A\"\nurl = \"file:///x\"".into(),
                 "2:8",
                 "small letters",
+            ),
+            (two("", "name = \"b\""), "2:7", "name = \"a\""),
+            (two("name = \"a\"", ""), "5:7", "two databases"),
+            (two("name = \"a\"", "name = \"a\""), "6:8", "its own"),
+            (two("name = \"A\"", "name = \"b\""), "3:8", "small letters"),
+            (
+                "[records]\nname = \"a\"\nurl = \"sqlite:x\"\n\
+                 [records.far]\nname = \"b\"\nurl = \"mysql://u@h/d\""
+                    .into(),
+                "3:7",
+                "no second data centre",
             ),
             (far("", "name = \"b\""), "2:7", "name = \"a\""),
             (far("name = \"a\"", ""), "5:7", "name = \"a\""),

@@ -67,7 +67,7 @@ pub(super) async fn adopt(tx: &mut Transaction, object: &str) -> Result<bool, Re
 }
 
 /// The pieces of an upload are pieces no more.
-pub(super) async fn release(
+pub(crate) async fn release(
     tx: &mut Transaction,
     upload: &str,
     now: i64,

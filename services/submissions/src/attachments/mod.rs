@@ -41,6 +41,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::service::Desk;
 pub(crate) use copies::Copying;
 pub(crate) use listing::{close, of_submission};
+pub(crate) use loose::release;
 use room::Room;
 use stores::Stores;
 pub(crate) use sweep::Sweep;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use hydrant_records::{Config, Records, RecordsError, Tables, params, read, transaction};
+use hydrant_records::{Config, Records, RecordsError, params, read, transaction};
 use hydrant_runtime::Clock;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -29,6 +29,7 @@ use super::stores::Stores;
 use super::{Attachments, Limits};
 use crate::forms::Forms;
 use crate::service::{Desk, TABLES};
+use crate::sites::Tables;
 
 const PIECE: usize = 512;
 /// A time to begin at.

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use hydrant_records::{RecordsError, Row, Tables, params, read};
+use hydrant_records::{RecordsError, Row, params, read};
 use hydrant_sdk::Error;
 
 use super::invalid;
 use crate::proto::{
     ExploreRequest, ExploreResponse, Facet, FacetValue, HourOfEvents, ListEventsRequest,
 };
+use crate::sites::Tables;
 
 /// The longest window.
 const LONGEST: i64 = 31 * 24 * HOUR;

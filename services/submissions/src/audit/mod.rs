@@ -9,7 +9,6 @@ mod verify;
 
 use std::sync::Arc;
 
-use hydrant_records::Tables;
 use hydrant_sdk::{Code, Duty, Error, Service};
 
 use crate::proto::{
@@ -17,6 +16,7 @@ use crate::proto::{
     AUDIT_VERIFY_SEALS_SPEC, ExploreRequest, ListEventsRequest, ReportDayRequest,
     VerifyReceiptsRequest, VerifySealsRequest,
 };
+use crate::sites::Tables;
 
 /// The service with what it answers of its record.
 pub(crate) fn serve(service: Service, tables: &Tables) -> Service {
@@ -64,6 +64,9 @@ fn page(asked: u32, usual: u32, most: u32) -> i64 {
 fn invalid(message: &str) -> Error {
     Error::new(Code::InvalidArgument, "invalid_request", message)
 }
+
+#[cfg(test)]
+pub(crate) use verify::receipts;
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,11 @@
 //! Events by store, person, session, submission, kind, outcome, form and time.
 
-use hydrant_records::{RecordsError, Row, Tables, Value, params, read};
+use hydrant_records::{RecordsError, Row, Value, params, read};
 use hydrant_sdk::Error;
 
 use super::page;
 use crate::proto::{Event, ListEventsRequest, ListEventsResponse};
+use crate::sites::Tables;
 
 /// A question for events, which begins with a condition that an index answers. What is not asked for is empty,
 /// and fits everything.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use hydrant_records::{RecordsError, Row, Sql, Tables, params, read};
+use hydrant_records::{RecordsError, Row, Sql, params, read};
 use hydrant_sdk::Error;
 
 use super::invalid;
 use crate::proto::{HourDay, ReportDayRequest, ReportDayResponse, StoreDay};
+use crate::sites::Tables;
 
 /// The most stores of one answer.
 const STORES: i64 = 20_000;

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use hydrant_records::{RecordsError, Row, Tables, Transaction, params, transaction};
+use hydrant_records::{RecordsError, Row, Transaction, params, transaction};
 use hydrant_sdk::{Code, Duty, Error, Term, turns};
 use sha2::{Digest as _, Sha256};
 
 use crate::receipt::hex;
 use crate::service::events::COLUMNS;
+use crate::sites::Tables;
 
 /// The chain of this database.
 pub(super) const SITE: &str = "main";

@@ -1,6 +1,6 @@
 //! Whether the record is whole: each seal is computed again from its event, and each receipt from its hops.
 
-use hydrant_records::{RecordsError, Row, Tables, params, read};
+use hydrant_records::{RecordsError, Row, params, read};
 use hydrant_sdk::Error;
 
 use super::page;
@@ -9,6 +9,7 @@ use crate::proto::{
     Finding, VerifyReceiptsRequest, VerifyReceiptsResponse, VerifySealsRequest, VerifySealsResponse,
 };
 use crate::receipt;
+use crate::sites::Tables;
 
 /// The most findings that one answer tells.
 const FINDINGS: usize = 100;
@@ -108,7 +109,7 @@ impl Following {
 /// # Errors
 ///
 /// If the database does not answer.
-pub(super) async fn receipts(
+pub(crate) async fn receipts(
     tables: &Tables,
     request: &VerifyReceiptsRequest,
 ) -> Result<VerifyReceiptsResponse, Error> {

@@ -11,7 +11,6 @@ mod tables;
 
 use std::sync::Arc;
 
-use hydrant_records::Tables;
 use hydrant_runtime::Clock;
 use hydrant_sdk::{Code, Error, Hydrant, Service, Tier};
 
@@ -25,6 +24,7 @@ use crate::proto::{
     RefuseResponse, SUBMISSIONS_ACCEPT_SPEC, SUBMISSIONS_GET_RECEIPT_SPEC, SUBMISSIONS_GET_SPEC,
     SUBMISSIONS_REFUSE_SPEC, SUBMISSIONS_SUBMIT_SPEC, Status, SubmitRequest,
 };
+use crate::sites::{Sites, Tables};
 use deliveries::Work;
 use intake::Intake;
 pub(crate) use status::Changes;
@@ -61,6 +61,7 @@ pub async fn run_service() -> Result<(), Error> {
         changes: Changes::default(),
         work: Work::default(),
     };
+    let sites = Sites::new(&desk, hydrant.kept());
     let (intake, writing) = Intake::new(&desk);
     let (attachments, receiving) = Attachments::from_env(&desk);
     let meter = Meter::new(&attachments);
@@ -74,11 +75,14 @@ pub async fn run_service() -> Result<(), Error> {
     let service = Service::new(Tier::Service, "submissions", VERSION)?;
     let service = audit::serve(service, &desk.tables);
     let service = meter.serve(service);
+    let service = sites.serve(service);
     serve(service, &desk, &intake)
         .http(attachments.routes())
         .alongside(writing)
         .alongside(receiving)
         .alongside(leading)
+        .alongside(sites.clone().keep_asking())
+        .alongside(sites.keep_fencing())
         .run_on(hydrant)
         .await
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hydrant_records::{Config, Records, RecordsError, Tables, read, transaction};
+use hydrant_records::{Config, Records, RecordsError, read, transaction};
 use hydrant_runtime::Clock;
 use hydrant_sdk::Error;
 use serde_json::json;
@@ -15,6 +15,7 @@ use super::status::Changes;
 use super::{Desk, submit};
 use crate::forms::Forms;
 use crate::proto::{AcceptRequest, Origin, Status, SubmitRequest};
+use crate::sites::Tables;
 
 /// Processes of the service on one database.
 pub(crate) struct Office {

@@ -57,25 +57,35 @@ fn add(done: &mut DecideResponse, answer: DecideResponse, args: &DecideArgs) -> 
 
 impl DecideArgs {
     fn request(&self) -> Result<DecideRequest> {
-        let user = || std::env::var("USER").ok();
-        let author = self.author.clone().or_else(user);
-        let author = author.filter(|name| !name.trim().is_empty());
-        let reason = self.reason.as_deref().map(str::trim).unwrap_or_default();
-        if reason.is_empty() {
-            return Err(wrong(
-                "no_reason",
-                "a decision needs a reason, which is kept with it",
-                "say it, as -m 'the shop takes long names now'",
-            ));
-        }
         Ok(DecideRequest {
             ids: self.ids.clone(),
             consumer: self.consumer.clone().unwrap_or_default(),
-            author: author.unwrap_or_else(|| "operator".into()),
-            reason: reason.to_owned(),
+            author: author(self.author.as_ref()),
+            reason: reason(self.reason.as_deref(), "the shop takes long names now")?,
             ..Default::default()
         })
     }
+}
+
+/// Who decides, when nobody says: the user of the system.
+pub(super) fn author(said: Option<&String>) -> String {
+    let user = || std::env::var("USER").ok();
+    let author = said.cloned().or_else(user);
+    let author = author.filter(|name| !name.trim().is_empty());
+    author.unwrap_or_else(|| "operator".into())
+}
+
+/// Why, which has to be said.
+pub(super) fn reason(said: Option<&str>, example: &str) -> Result<String> {
+    let reason = said.map(str::trim).unwrap_or_default();
+    if reason.is_empty() {
+        return Err(wrong(
+            "no_reason",
+            "a decision needs a reason, which is kept with it",
+            &format!("say it, as -m '{example}'"),
+        ));
+    }
+    Ok(reason.to_owned())
 }
 
 fn told(desk: &Desk<'_>, done: &DecideResponse, what: &str) -> Result<()> {

@@ -3,12 +3,17 @@
 mod backlog;
 mod decide;
 pub(in crate::commands) mod exposure;
+mod failover;
 mod parked;
+mod primary;
+mod reconcile;
 mod status;
 
 use clap::{Args, Subcommand};
 use connectrpc::client::HttpClient;
-use hydrant_submissions::proto::{DeliveriesClient, ExposureClient, SubmissionsClient};
+use hydrant_submissions::proto::{
+    DeliveriesClient, ExposureClient, SitesClient, SubmissionsClient,
+};
 
 use crate::api::Api;
 use crate::cli::Global;
@@ -40,6 +45,12 @@ enum SubmissionsCommand {
     Retry(decide::DecideArgs),
     /// Give parked ones up: they are never delivered
     Drop(decide::DecideArgs),
+    /// Which of two databases is the primary, and how each stands
+    Primary(primary::PrimaryArgs),
+    /// Make the other database the primary
+    Failover(failover::FailoverArgs),
+    /// Bring over what the former primary had not passed on
+    Reconcile(reconcile::ReconcileArgs),
 }
 
 pub(crate) async fn run(global: &Global, args: &SubmissionsArgs, output: &Output) -> Result<()> {
@@ -54,6 +65,9 @@ pub(crate) async fn run(global: &Global, args: &SubmissionsArgs, output: &Output
         SubmissionsCommand::Parked(args) => parked::run(&desk, args).await,
         SubmissionsCommand::Retry(args) => decide::retry(&desk, args).await,
         SubmissionsCommand::Drop(args) => decide::drop(&desk, args).await,
+        SubmissionsCommand::Primary(args) => primary::run(&desk, args).await,
+        SubmissionsCommand::Failover(args) => failover::run(&desk, args).await,
+        SubmissionsCommand::Reconcile(args) => reconcile::run(&desk, args).await,
     }
 }
 
@@ -71,6 +85,11 @@ impl Desk<'_> {
 
     fn exposure(&self) -> ExposureClient<HttpClient> {
         let new = ExposureClient::new;
+        self.api.service("service/submissions", new)
+    }
+
+    fn sites(&self) -> SitesClient<HttpClient> {
+        let new = SitesClient::new;
         self.api.service("service/submissions", new)
     }
 

@@ -112,7 +112,7 @@ async fn now(desk: &Desk, turns: &Turns, request: &ClaimRequest) -> Result<Vec<T
         if let Some(origin) = newest.task.origin.as_option() {
             turns.set(&request.consumer, &origin.store);
         }
-        let tasks = lease(records, candidates, request, now).await?;
+        let tasks = lease(&records, candidates, request, now).await?;
         if !tasks.is_empty() {
             return Ok(tasks);
         }

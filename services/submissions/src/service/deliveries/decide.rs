@@ -38,7 +38,7 @@ pub(super) async fn decide(
     check(request)?;
     let records = desk.tables.ready().await?;
     let ids = match request.ids.is_empty() {
-        true => parked_at(records, &request.consumer).await?,
+        true => parked_at(&records, &request.consumer).await?,
         false => request.ids.clone(),
     };
     let mut answer = DecideResponse::default();
