@@ -5,7 +5,17 @@ use crate::golden::Transcript;
 const COMMANDS: [(&str, &[&str]); 3] = [
     (
         "submissions",
-        &["status", "backlog", "exposure", "parked", "retry", "drop"],
+        &[
+            "status",
+            "backlog",
+            "exposure",
+            "parked",
+            "retry",
+            "drop",
+            "primary",
+            "failover",
+            "reconcile",
+        ],
     ),
     ("audit", &["explore", "list", "report", "verify"]),
     ("receipt", &["verify"]),
