@@ -27,16 +27,17 @@ const LONG_PATIENCE: Duration = Duration::from_secs(1800);
 const PORTS: [u16; 9] = [8080, 8081, 8082, 8180, 8181, 8182, 8280, 8281, 8282];
 
 /// The programs that the guides build.
-pub const BINARIES: [&str; 3] = ["greeter", "welcome", "prices"];
+pub const BINARIES: [&str; 4] = ["greeter", "welcome", "prices", "orders"];
 
 /// What they are built of. The workspace has built the same sources, and building them once more
 /// takes minutes.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     "build.rs",
     "proto/greet.proto",
     "src/main.rs",
     "src/bin/welcome.rs",
     "src/bin/prices.rs",
+    "src/bin/orders.rs",
 ];
 
 /// A binary of the workspace.
