@@ -276,12 +276,12 @@ mod tests {
             "HYDRANT_RECORDS_TLS_KEY" => Some(String::new()),
             _ => None,
         };
-        let config = Config::from_variables("HYDRANT_RECORDS", &variable)
+        let config = Config::from_variables("HYDRANT_RECORDS", variable)
             .unwrap()
             .unwrap();
         assert_eq!(config.password_file, Some("/p".into()));
         assert!(config.tls.unwrap().identity.is_none());
-        let far = Config::from_variables("HYDRANT_RECORDS_FAR", &variable).unwrap();
+        let far = Config::from_variables("HYDRANT_RECORDS_FAR", variable).unwrap();
         assert!(far.is_none());
         let there = |name: &str| match name {
             "HYDRANT_RECORDS_FAR" => Some("mysql://u@far/d".to_owned()),

@@ -15,9 +15,9 @@ const AGAIN: HeaderValue = HeaderValue::from_static("1");
 pub(super) struct Refusal {
     error: Error,
     status: Option<StatusCode>,
-    mistakes: Vec<Mistake>,
+    mistakes: Box<[Mistake]>,
     /// The form that it is about, when it is one.
-    form: String,
+    form: Box<str>,
 }
 
 impl Refusal {
@@ -48,8 +48,8 @@ impl Refusal {
         Self {
             error,
             status: Some(status),
-            mistakes: Vec::new(),
-            form: String::new(),
+            mistakes: Box::default(),
+            form: "".into(),
         }
     }
 
@@ -61,8 +61,8 @@ impl Refusal {
         Self {
             error,
             status: Some(StatusCode::UNPROCESSABLE_ENTITY),
-            mistakes,
-            form: String::new(),
+            mistakes: mistakes.into(),
+            form: "".into(),
         }
     }
 }
@@ -77,8 +77,8 @@ impl From<Error> for Refusal {
         Self {
             error,
             status,
-            mistakes: Vec::new(),
-            form: String::new(),
+            mistakes: Box::default(),
+            form: "".into(),
         }
     }
 }

@@ -64,7 +64,7 @@ pub async fn run_service() -> Result<(), Error> {
     let sites = Sites::new(&desk, hydrant.kept());
     let (intake, writing) = Intake::new(&desk);
     let (attachments, receiving) = Attachments::from_env(&desk);
-    let meter = Meter::new(&attachments);
+    let meter = Meter::new(&attachments, &desk.tables);
     let duties = vec![
         audit::duty(&desk.tables),
         Sweep::duty(&attachments),

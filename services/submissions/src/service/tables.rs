@@ -124,5 +124,10 @@ const COPIES: Migration = Migration {
         Sql::both(
             "CREATE INDEX IF NOT EXISTS submission_copies_by_turn ON submission_copies (place, due_ms)",
         ),
+        // How far the database of the other data centre was known to follow.
+        Sql::both(
+            "CREATE TABLE IF NOT EXISTS submission_follower (\
+             id BIGINT PRIMARY KEY, at_ms BIGINT NOT NULL)",
+        ),
     ],
 };

@@ -82,7 +82,7 @@ pub(super) fn reason(said: Option<&str>, example: &str) -> Result<String> {
         return Err(wrong(
             "no_reason",
             "a decision needs a reason, which is kept with it",
-            &format!("say it, as -m '{example}'"),
+            format!("say it, as -m '{example}'"),
         ));
     }
     Ok(reason.to_owned())

@@ -107,7 +107,7 @@ async fn apply(desk: &Desk<'_>, args: &FailoverArgs) -> Result<()> {
         if begun.elapsed() > PATIENCE {
             return Err(wrong(
                 "not_done",
-                &format!("the fail-over is not done: {}", answer.waiting),
+                format!("the fail-over is not done: {}", answer.waiting),
                 "give the command again: it goes on where it is",
             ));
         }

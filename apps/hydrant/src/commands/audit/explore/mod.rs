@@ -95,7 +95,7 @@ pub(super) async fn run(audit: &Audit<'_>, args: &ExploreArgs) -> Result<()> {
     let serve = hydrant_sdk::axum::serve(listener, routes(explorer)).into_future();
     tokio::select! {
         _ = termination_signal() => Ok(()),
-        ended = serve => ended.map_err(|error| system("the page broke off", &error, "start it again").into()),
+        ended = serve => ended.map_err(|error| system("the page broke off", &error, "start it again")),
     }
 }
 

@@ -1,10 +1,13 @@
 //! What exists in one data centre only, and would be lost with it: how much, and since when. It is told when
 //! somebody asks, in the metrics, and on a line of the log when it lasts.
 
+mod behind;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use hydrant_records::Records;
 use hydrant_sdk::{Duty, Error, Gauge, Hydrant, Service, Term, turns};
 use tokio::time::Instant;
 
@@ -12,9 +15,13 @@ use crate::attachments::Attachments;
 use crate::proto::{
     EXPOSURE_MEASURE_SPEC, Exposed, MeasureExposureRequest, MeasureExposureResponse,
 };
+use crate::sites::Tables;
+use behind::Behind;
 
 /// How often it is measured.
 const APART: Duration = Duration::from_secs(10);
+/// How long the other database may take to tell how far it is.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How long the gauges are shown: three turns may be missed.
 const SHOWN: Duration = Duration::from_secs(40);
 /// From which age on somebody should look, and how often that is said.
@@ -25,12 +32,14 @@ const SAID_AGAIN: Duration = Duration::from_secs(10 * 60);
 #[derive(Clone)]
 pub(crate) struct Meter {
     attachments: Attachments,
+    tables: Tables,
 }
 
 impl Meter {
-    pub(crate) fn new(attachments: &Attachments) -> Self {
+    pub(crate) fn new(attachments: &Attachments, tables: &Tables) -> Self {
         Self {
             attachments: attachments.clone(),
+            tables: tables.clone(),
         }
     }
 
@@ -57,10 +66,41 @@ impl Meter {
             oldest_unix_ms: exposed.oldest_ms,
             ..Default::default()
         });
+        let submissions = self.submissions().await?.map(|behind| Exposed {
+            count: behind.count,
+            oldest_unix_ms: behind.oldest_ms,
+            ..Default::default()
+        });
         Ok(MeasureExposureResponse {
+            submissions: submissions.into(),
             objects: objects.into(),
             ..Default::default()
         })
+    }
+}
+
+impl Meter {
+    /// What the database of the other data centre does not have; nothing where there is one.
+    async fn submissions(&self) -> Result<Option<Behind>, Error> {
+        let Some(follower) = self.follower()? else {
+            return Ok(None);
+        };
+        let primary = self.tables.ready().await?;
+        Ok(Some(behind::behind(&primary, &follower).await?))
+    }
+
+    /// Puts on record how far the other database has come.
+    async fn note(&self) -> Result<(), Error> {
+        if let Some(follower) = self.follower()? {
+            let primary = self.tables.ready().await?;
+            behind::note(&primary, &follower).await?;
+        }
+        Ok(())
+    }
+
+    fn follower(&self) -> Result<Option<Records>, Error> {
+        let other = self.tables.other().map(|site| site.to_read());
+        Ok(other.transpose()?.map(|records| records.within(PATIENCE)))
     }
 }
 
@@ -76,6 +116,8 @@ impl Duty for Telling {
             let mut alarm = Alarm::default();
             loop {
                 term.turn(&mut turns).await;
+                // While the other database is away it stays as it was known.
+                let _ = self.meter.note().await;
                 match self.meter.measure().await {
                     Ok(measured) => self.tell(&measured, &mut alarm).await,
                     Err(error) => tracing::debug!(%error, "what is exposed can't be measured now"),
