@@ -159,6 +159,7 @@ mod tests {
             events: Vec::new(),
         });
         assert!(!page.contains("<img"), "{page}");
-        assert_eq!(page.matches("&lt;img").count(), 9);
+        // All are there; the id is in the title, too.
+        assert_eq!(page.matches("&lt;img").count(), 10);
     }
 }
