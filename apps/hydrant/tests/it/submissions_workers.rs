@@ -51,7 +51,7 @@ fn a_worker_that_is_frozen_for_longer_than_its_lease_commits_nothing_afterwards(
     let Some(line) = Line::start(FLOW) else {
         return;
     };
-    let scale = |to: &str| drop(line.node.json(&["scale", WORKER, to]));
+    let scale = |to: &str| drop(line.node.json(&["scale", WORKER, to, "--no-wait"]));
     scale("1");
     line.node.wait("one worker", |_| {
         (line.pids(WORKER).len() == 1).then_some(())
@@ -91,7 +91,7 @@ fn a_worker_that_is_frozen_in_the_middle_of_a_large_file_changes_nothing_afterwa
     let Some(line) = Line::start(FLOW) else {
         return;
     };
-    let scale = |to: &str| drop(line.node.json(&["scale", WORKER, to]));
+    let scale = |to: &str| drop(line.node.json(&["scale", WORKER, to, "--no-wait"]));
     scale("1");
     line.node.wait("one worker", |_| {
         (line.pids(WORKER).len() == 1).then_some(())
