@@ -34,6 +34,7 @@ mod submissions_outages;
 mod submissions_workers;
 mod survival;
 mod telemetry;
+mod two_data_centres;
 mod up;
 mod web;
 mod websocket;

@@ -10,6 +10,9 @@ use crate::forms::Mistake;
 /// How soon a client may try again, in seconds.
 const AGAIN: HeaderValue = HeaderValue::from_static("1");
 
+/// A commit whose answer did not come: it has happened, or it has not, and the same request tells.
+const UNCERTAIN: &str = "records_uncertain";
+
 /// An error, with a status that its code does not map to, or with more in its body.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -69,11 +72,14 @@ impl Refusal {
 
 /// What the keeper says: some of it has a status of its own.
 impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
+    fn from(mut error: Error) -> Self {
         let status = match &*error.reason {
             "key_reused" | "unknown_form" => Some(StatusCode::UNPROCESSABLE_ENTITY),
+            UNCERTAIN => Some(StatusCode::SERVICE_UNAVAILABLE),
             _ => None,
         };
+        // All that clients ask here may be asked again.
+        error.retryable |= error.reason == UNCERTAIN;
         Self {
             error,
             status,
@@ -104,4 +110,17 @@ fn with_mistakes(error: &Error, status: StatusCode, mistakes: &[Mistake]) -> Res
     problem["errors"] = json!(mistakes);
     let kind = [(header::CONTENT_TYPE, "application/problem+json")];
     (status, kind, problem.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_know_whether_it_has_happened_asks_again() {
+        let error = Error::new(Code::Unknown, UNCERTAIN, "it may have happened or not");
+        let answer = Refusal::from(error).into_response();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.headers().contains_key(header::RETRY_AFTER));
+    }
 }

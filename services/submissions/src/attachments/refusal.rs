@@ -58,7 +58,10 @@ impl From<RecordsError> for Refusal {
     fn from(error: RecordsError) -> Self {
         let mut error = Error::from(error);
         error.retryable = true;
-        error.into()
+        // Also a commit without an answer: the same request tells whether it has happened.
+        let is_uncertain = error.reason == "records_uncertain";
+        let status = is_uncertain.then_some(StatusCode::SERVICE_UNAVAILABLE);
+        Self { error, status }
     }
 }
 
