@@ -105,7 +105,11 @@ impl Service {
                     "this can't be the name of an environment variable".into(),
                 ));
             }
-            let of_services = ["HYDRANT_LOG", hydrant_mobile::SOURCES];
+            let of_services = [
+                "HYDRANT_LOG",
+                hydrant_mobile::SOURCES,
+                hydrant_submissions::FORMS,
+            ];
             if text == "PORT"
                 || text.starts_with("HYDRANT_") && !of_services.contains(&text.as_str())
             {

@@ -129,11 +129,10 @@ impl Parts {
     fn services(&self) -> String {
         let forms = self.folder.path().join("submissions.toml");
         let service = |tier: &str, name: &str, builtin: &str| {
-            let (program, forms) = (program().display(), forms.display());
-            let command = format!("HYDRANT_SUBMISSIONS={forms} exec {program} builtin {builtin}");
             format!(
                 "[[service]]\nname = \"{name}\"\ntier = \"{tier}\"\nversion = \"1.0.0\"\nsdk = true\n\
-                 command = [\"sh\", \"-c\", {command:?}]\n\n"
+                 command = [{:?}, \"builtin\", \"{builtin}\"]\nenv = {{ HYDRANT_SUBMISSIONS = {forms:?} }}\n\n",
+                program()
             )
         };
         service("service", "submissions", "service-submissions")
