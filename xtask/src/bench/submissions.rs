@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use hydrant_harness::mariadb::{DATABASE, MariaDb, Options};
 
@@ -16,6 +17,8 @@ use super::{
 const CONNECTIONS: u32 = 64;
 /// How long each takes its turn.
 const SECONDS: u32 = 8;
+/// How long the events of a turn are sealed after it, at most.
+const SEALED: Duration = Duration::from_secs(3);
 const PATH: &str = "/api/submissions/v1/submissions";
 /// The one that is sent again and again.
 const REPLAYED: &str = "0b9c1f0e-7a51-4c44-9d4e-2f6a5d1c8e77";
@@ -162,7 +165,9 @@ impl Bench {
         Ok(turn)
     }
 
+    /// After a pause, in which the service seals the events of the turn before.
     fn bare(&mut self) -> Result<Turn> {
+        hydrant_harness::pause(SEALED);
         Turn::read(&told(self.bare.output())?)
     }
 

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::stores::{Sent, sha256_of};
+use super::stores::{Refused, Sent, sha256_of};
 use crate::harness::{Node, pause};
 
 /// How long the queue may take to be empty after the last fault.
 const DRAINED: Duration = Duration::from_secs(180);
 
 /// What was seen, in figures.
-pub fn print(sent: &[Sent], took: Duration, drained: Duration, refused: &BTreeMap<u16, usize>) {
+pub fn print(sent: &[Sent], took: Duration, drained: Duration, refused: &Refused) {
     let at_once = sent.iter().filter(|one| one.reference.is_some()).count();
     let attempts: usize = sent.iter().map(|one| one.attempts).sum();
     let files: usize = sent.iter().map(|one| one.files.len()).sum();
@@ -29,7 +29,7 @@ pub fn print(sent: &[Sent], took: Duration, drained: Duration, refused: &BTreeMa
         sent.len()
     );
     println!(
-        "accepted after (median, slowest): {:?}; submitted after: {:?}; answered otherwise (0: not at all): {refused:?}",
+        "accepted after (median, slowest): {:?}; submitted after: {:?}; answered otherwise: {refused:?}",
         slowest(|one| one.accepted_in),
         slowest(|one| one.submitted_in)
     );

@@ -19,14 +19,17 @@ const MAX_FILE: usize = 400_000;
 /// How many stores send at the same time.
 pub const STORES: u64 = 8;
 
+/// How often something was answered.
+pub type Refused = BTreeMap<String, usize>;
+
 pub struct Stores {
     /// The servers, which are asked in turn.
     public: Vec<SocketAddr>,
     turn: AtomicUsize,
     /// How many are still to be sent.
     left: AtomicUsize,
-    /// How often each status was answered that was not asked for, 0 for no answer.
-    refused: Mutex<BTreeMap<u16, usize>>,
+    /// How often something was answered that was not asked for, by status and reason.
+    refused: Mutex<Refused>,
 }
 
 /// A submission that was acknowledged.
@@ -57,9 +60,8 @@ impl Sending {
         self.tasks.iter().all(JoinHandle::is_finished)
     }
 
-    /// Waits until all was sent; gives it, and what was answered instead of what was asked for: how often each
-    /// status, 0 for no answer.
-    pub fn wait(self, runtime: &Runtime) -> (Vec<Sent>, BTreeMap<u16, usize>) {
+    /// Waits until all was sent; gives it, and what was answered instead of what was asked for.
+    pub fn wait(self, runtime: &Runtime) -> (Vec<Sent>, Refused) {
         let sent = runtime.block_on(async {
             let mut all = Vec::new();
             for task in self.tasks {
@@ -99,8 +101,8 @@ impl Stores {
         format!("http://{}/api/submissions/v1/submissions", self.public())
     }
 
-    fn count(&self, status: u16) {
-        *self.refused.lock().unwrap().entry(status).or_default() += 1;
+    fn count(&self, what: String) {
+        *self.refused.lock().unwrap().entry(what).or_default() += 1;
     }
 
     /// One store, until nothing is left.
@@ -255,7 +257,7 @@ impl Stores {
     async fn good(&self, answer: reqwest::Result<Response>) -> Option<Value> {
         let again = Duration::from_millis(100);
         let Ok(answer) = answer else {
-            self.count(0);
+            self.count("no answer".into());
             tokio::time::sleep(again).await;
             return None;
         };
@@ -266,7 +268,13 @@ impl Stores {
             return body.ok().and_then(|body| serde_json::from_str(&body).ok());
         }
         assert!(may_pass, "{status}: {body:?}");
-        self.count(status.as_u16());
+        let problem: Option<Value> = body.ok().and_then(|body| serde_json::from_str(&body).ok());
+        let reason = problem.and_then(|problem| Some(problem["reason"].as_str()?.to_owned()));
+        self.count(format!(
+            "{} {}",
+            status.as_u16(),
+            reason.unwrap_or_default()
+        ));
         tokio::time::sleep(again).await;
         None
     }
