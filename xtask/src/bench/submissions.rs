@@ -45,7 +45,7 @@ pub fn submissions(root: &Path) -> Result<()> {
 fn on_sqlite(root: &Path) -> Result<()> {
     let folder = Folder::new()?;
     let data = folder.0.join("data");
-    let file = data.join("records.db");
+    let file = data.join("submissions/records.db");
     let bare = vec![format!("sqlite:{}", file.display())];
     Bench::start(root, data, &[], bare)?.measure("SQLite")
 }
