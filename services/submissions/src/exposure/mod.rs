@@ -130,7 +130,7 @@ impl Duty for Telling {
 impl Telling {
     async fn tell(&self, measured: &MeasureExposureResponse, alarm: &mut Alarm) {
         let now = self.meter.attachments.now();
-        let kinds = kinds(measured);
+        let kinds = measured.kinds();
         if kinds.is_empty() {
             return;
         }
@@ -145,15 +145,19 @@ impl Telling {
     }
 }
 
-/// What there is to tell, with its names.
-fn kinds(measured: &MeasureExposureResponse) -> Vec<(&'static str, &Exposed)> {
-    let submissions = measured.submissions.as_option();
-    let objects = measured.objects.as_option();
-    let kinds = [("submissions", submissions), ("objects", objects)];
-    let there = kinds
-        .into_iter()
-        .filter_map(|(kind, exposed)| Some((kind, exposed?)));
-    there.collect()
+impl MeasureExposureResponse {
+    /// What there is in two data centres, with its name: `submissions`, `objects`.
+    pub fn kinds(&self) -> Vec<(&'static str, &Exposed)> {
+        let submissions = self.submissions.as_option();
+        let kinds = [
+            ("submissions", submissions),
+            ("objects", self.objects.as_option()),
+        ];
+        let there = kinds.into_iter();
+        there
+            .filter_map(|(kind, exposed)| Some((kind, exposed?)))
+            .collect()
+    }
 }
 
 fn gauges(kind: &str, exposed: &Exposed, now: i64) -> [Gauge; 2] {
@@ -227,7 +231,7 @@ mod tests {
             objects: exposed(3, 1000).into(),
             ..Default::default()
         };
-        assert_eq!(kinds(&measured).len(), 1);
+        assert_eq!(measured.kinds().len(), 1);
         let expected = [
             Gauge::new("exposed", 3.0).of("objects"),
             Gauge::new("exposed_oldest_seconds", 2.0).of("objects"),

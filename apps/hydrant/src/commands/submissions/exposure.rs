@@ -1,7 +1,7 @@
 //! `hydrant submissions exposure`.
 
 use hydrant_runtime::Clock;
-use hydrant_submissions::proto::{Exposed, MeasureExposureRequest, MeasureExposureResponse};
+use hydrant_submissions::proto::{MeasureExposureRequest, MeasureExposureResponse};
 use serde_json::{Value, json};
 
 use super::Desk;
@@ -19,7 +19,7 @@ pub(super) async fn run(desk: &Desk<'_>) -> Result<()> {
     }
     let mut table = Table::new(&["WHAT", "IN ONE DATA CENTRE ONLY", "OLDEST"]).numbers_from(1);
     let now = Clock::system().unix_ms();
-    for (name, exposed) in kinds(&measured) {
+    for (name, exposed) in measured.kinds() {
         let count = match exposed.count {
             0 => (String::from("0"), Style::Good),
             count => (count.to_string(), Style::Waiting),
@@ -33,7 +33,8 @@ pub(super) async fn run(desk: &Desk<'_>) -> Result<()> {
 /// One line for people; nothing where there is one data centre.
 pub(in crate::commands) fn sentence(measured: &MeasureExposureResponse) -> Option<String> {
     let now = Clock::system().unix_ms();
-    let parts: Vec<_> = kinds(measured)
+    let parts: Vec<_> = measured
+        .kinds()
         .iter()
         .map(|(name, exposed)| match exposed.oldest_unix_ms {
             Some(oldest) => format!(
@@ -49,19 +50,9 @@ pub(in crate::commands) fn sentence(measured: &MeasureExposureResponse) -> Optio
 
 /// What there is to tell, as JSON.
 pub(in crate::commands) fn document(measured: &MeasureExposureResponse) -> Value {
-    let shown = kinds(measured).into_iter().map(|(name, exposed)| {
+    let shown = measured.kinds().into_iter().map(|(name, exposed)| {
         let shown = json!({ "count": exposed.count, "oldestUnixMs": exposed.oldest_unix_ms });
-        (name.replace(' ', "_"), shown)
+        (name.to_owned(), shown)
     });
     Value::Object(shown.collect())
-}
-
-fn kinds(measured: &MeasureExposureResponse) -> Vec<(&'static str, &Exposed)> {
-    let submissions = measured.submissions.as_option();
-    let objects = measured.objects.as_option();
-    let kinds = [("submissions", submissions), ("objects", objects)];
-    let there = kinds
-        .into_iter()
-        .filter_map(|(name, exposed)| Some((name, exposed?)));
-    there.collect()
 }

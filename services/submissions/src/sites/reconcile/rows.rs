@@ -2,6 +2,8 @@
 
 use hydrant_records::{RecordsError, Row, Transaction, Value, params};
 
+pub(super) use crate::service::events::COLUMNS as EVENT;
+
 pub(super) const SUBMISSION: [&str; 16] = [
     "id",
     "nonce",
@@ -60,17 +62,6 @@ pub(super) const PIECE: [&str; 7] = [
     "upload", "number", "start", "size", "object", "place", "sha256",
 ];
 pub(super) const COPY: [&str; 5] = ["object", "copy", "place", "since_ms", "due_ms"];
-pub(super) const EVENT: [&str; 9] = [
-    "at_ms",
-    "kind",
-    "outcome",
-    "submission",
-    "form",
-    "store",
-    "person",
-    "session",
-    "detail",
-];
 
 /// A row, whose columns have names.
 #[derive(Clone, Debug, PartialEq)]

@@ -155,3 +155,40 @@ async fn what_is_the_same_on_both_sides_is_not_looked_at() -> Result<(), Error> 
     );
     Ok(())
 }
+
+/// A column that somebody adds, and that is not brought over, would be lost without a word.
+#[tokio::test]
+async fn each_column_of_a_submission_is_brought_over() {
+    use super::rows::{COPY, EVENT, HOP, PIECE, STEP, SUBMISSION, UPLOAD};
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("records.db").display());
+    let records = hydrant_records::Records::open(hydrant_records::Config::new(&url).unwrap());
+    crate::service::TABLES.make(&records).await.unwrap();
+    let tables: [(&str, &[&str]); 7] = [
+        ("submissions", &SUBMISSION),
+        ("submission_hops", &HOP),
+        ("submission_steps", &STEP),
+        ("submission_uploads", &UPLOAD),
+        ("submission_pieces", &PIECE),
+        ("submission_copies", &COPY),
+        ("audit_events", &EVENT),
+    ];
+    for (table, columns) in tables {
+        let select = "SELECT name FROM pragma_table_info(?)";
+        let named = hydrant_records::params![table];
+        let rows = hydrant_records::read!(records, |tx| tx.query(select, &named).await);
+        let rows = rows.map_err(|error: hydrant_records::RecordsError| error);
+        let names = rows
+            .unwrap()
+            .into_iter()
+            .map(|row| row.get::<String>(0).unwrap());
+        // The number of an event is the database's own.
+        let mut there: Vec<_> = names
+            .filter(|name| (table, name.as_str()) != ("audit_events", "id"))
+            .collect();
+        let mut brought: Vec<_> = columns.iter().map(|name| (*name).to_owned()).collect();
+        there.sort();
+        brought.sort();
+        assert_eq!(brought, there, "{table}");
+    }
+}
