@@ -28,6 +28,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .descriptor_set(&descriptors)
         .files(FILES)
         .include_file("_connectrpc.rs")
+        // It would name the descriptors, which are written anew by each run: every build would be a whole one.
+        .emit_rerun_directives(false)
         .compile()?;
     Ok(())
 }

@@ -40,6 +40,8 @@ pub fn compile(root: impl AsRef<Path>, files: &[&str]) -> Result {
         .descriptor_set(&descriptors)
         .files(files)
         .include_file("_connectrpc.rs")
+        // It would name the descriptors, which are written anew by each run: every build would be a whole one.
+        .emit_rerun_directives(false)
         .compile()?;
     Ok(())
 }
