@@ -47,21 +47,16 @@ impl Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self {
-            error,
-            status: None,
-        }
+        // A commit without an answer: the same request tells whether it has happened.
+        let is_uncertain = error.reason == "records_uncertain";
+        let status = is_uncertain.then_some(StatusCode::SERVICE_UNAVAILABLE);
+        Self { error, status }
     }
 }
 
 impl From<RecordsError> for Refusal {
     fn from(error: RecordsError) -> Self {
-        let mut error = Error::from(error);
-        error.retryable = true;
-        // Also a commit without an answer: the same request tells whether it has happened.
-        let is_uncertain = error.reason == "records_uncertain";
-        let status = is_uncertain.then_some(StatusCode::SERVICE_UNAVAILABLE);
-        Self { error, status }
+        Self::from(Error::from(error)).retryable()
     }
 }
 
@@ -329,4 +324,16 @@ pub(super) fn not_whole() -> Refusal {
         "not_whole",
         message,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_know_whether_it_has_happened_asks_again() {
+        let error = Error::new(Code::Unknown, "records_uncertain", "it may have happened");
+        let answer = Refusal::from(error).into_response();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
 }
