@@ -61,7 +61,11 @@ fn test(root: &Path, filters: &[&str], form: Form) -> io::Result<Counts> {
         command.env("HYDRANT_SOAK", "1");
     }
     let mut child = command.spawn()?;
-    let mut report = Report::default();
+    let mut report = Report {
+        // A long run is for its figures.
+        shows_all: form == Form::Long,
+        ..Report::default()
+    };
     let output = child
         .stdout
         .take()
@@ -102,9 +106,10 @@ impl Counts {
     }
 }
 
-/// Reads what `cargo test` prints, and leaves out what tests that passed have printed.
+/// Reads what `cargo test` prints, and leaves out what tests that passed have printed, unless all is shown.
 #[derive(Default)]
 struct Report {
+    shows_all: bool,
     passed: u64,
     failed: u64,
     ignored: u64,
@@ -133,7 +138,7 @@ impl Report {
             "failures:" => self.in_successes = false,
             _ => {}
         }
-        (!self.in_successes).then_some(line)
+        (self.shows_all || !self.in_successes).then_some(line)
     }
 
     fn skip(&mut self, reason: &str) {
