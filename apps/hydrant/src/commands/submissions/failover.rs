@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use hydrant_contracts::Error;
 use hydrant_submissions::proto::{
     FailoverRequest, FailoverResponse, PlanFailoverRequest, PlanFailoverResponse,
 };
@@ -16,6 +17,8 @@ use crate::output::printable;
 const BLOCKED: u8 = 3;
 /// How long it is gone on with; what is not done by then goes on when the command is given again.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long no answer is borne with: who moves the primary does so because something is away.
+const TROUBLE: Duration = Duration::from_secs(60);
 /// How often it is asked to go on.
 const APART: Duration = Duration::from_millis(500);
 
@@ -93,26 +96,43 @@ async fn apply(desk: &Desk<'_>, args: &FailoverArgs) -> Result<()> {
     };
     let begun = Instant::now();
     let mut told = String::new();
+    let mut heard = begun;
     loop {
-        let answer = desk.sites().failover(request.clone()).await?.into_owned();
-        if answer.done {
-            return done(desk, &answer, begun.elapsed());
-        }
-        let waiting = without_numbers(&answer.waiting);
-        if waiting != told && !desk.output.json {
+        let waiting = match step(desk, &request).await {
+            Ok(answer) if answer.done => return done(desk, &answer, begun.elapsed()),
+            Ok(answer) => {
+                heard = Instant::now();
+                answer.waiting
+            }
+            Err(error) if error.retryable && heard.elapsed() < TROUBLE => error.message,
+            Err(error) => return Err(error.into()),
+        };
+        let shown = without_numbers(&waiting);
+        if shown != told && !desk.output.json {
             desk.output
-                .text(&format!("waiting: {}\n", printable(&answer.waiting)))?;
+                .text(&format!("waiting: {}\n", printable(&waiting)))?;
         }
-        told = waiting;
+        told = shown;
         if begun.elapsed() > PATIENCE {
             return Err(wrong(
                 "not_done",
-                format!("the fail-over is not done: {}", answer.waiting),
+                format!("the fail-over is not done: {waiting}"),
                 "give the command again: it goes on where it is",
             ));
         }
         tokio::time::sleep(APART).await;
     }
+}
+
+/// Given again, it goes on where it is.
+async fn step(
+    desk: &Desk<'_>,
+    request: &FailoverRequest,
+) -> std::result::Result<FailoverResponse, Error> {
+    let answer = desk.sites().failover(request.clone()).await;
+    answer
+        .map(|answer| answer.into_owned())
+        .map_err(|error| Error::from_connect(&error))
 }
 
 /// A countdown is told once.

@@ -56,8 +56,15 @@ impl Sites {
         let stretch = (request.after.as_str(), last.as_str());
         let one = summary(&sides.other, stretch).await?;
         let two = summary(&sides.own, stretch).await?;
+        let differ: Vec<_> = ids
+            .iter()
+            .filter(|id| one.get(*id) != two.get(*id))
+            .collect();
+        if request.apply && !differ.is_empty() {
+            carry::make_tables(&sides.own).await?;
+        }
         let mut differences = Vec::new();
-        for id in ids.iter().filter(|id| one.get(*id) != two.get(*id)) {
+        for id in differ {
             differences.extend(self.one(&sides, id, request.apply).await?);
         }
         let is_last = (ids.len() as u32) < limit;
@@ -106,10 +113,7 @@ impl Sites {
             now,
         };
         let done = match apply {
-            true => {
-                carry::make_tables(&sides.own).await?;
-                transaction!(sides.own, |tx| bring(tx, id, &other, &carry).await)
-            }
+            true => transaction!(sides.own, |tx| bring(tx, id, &other, &carry).await),
             false => read!(sides.own, |tx| {
                 let own = Whole::read(tx, id).await?;
                 Ok(carry::tell(id, &judge(&other, own.as_ref(), now)))
