@@ -91,13 +91,17 @@ impl Galera {
 
     /// The table of a node's configuration file that names all servers, from `near` on.
     pub fn table(&self, near: usize) -> String {
+        let (url, password) = (self.url(near), self.node(0).password_file());
+        format!("[records]\nurl = {url:?}\npassword_file = {password:?}\n")
+    }
+
+    /// All servers, from `near` on.
+    pub fn url(&self, near: usize) -> String {
         let nodes = self.nodes.iter().cycle().skip(near).take(self.nodes.len());
         let servers: Vec<_> = nodes
             .map(|node| node.server.address().to_string())
             .collect();
-        let url = format!("mysql://{USER}@{}/{DATABASE}", servers.join(","));
-        let password = self.node(0).password_file();
-        format!("[records]\nurl = {url:?}\npassword_file = {password:?}\n")
+        format!("mysql://{USER}@{}/{DATABASE}", servers.join(","))
     }
 
     /// A server.
@@ -129,6 +133,29 @@ impl Galera {
         self.configure(node);
         let joined = wait_until(READY, || self.is_synced(node));
         assert!(joined, "a server does not join again");
+    }
+
+    /// Kills all of it.
+    pub fn kill_all(&self) {
+        if let Some(arbitrator) = &self.arbitrator {
+            arbitrator.process.kill();
+        }
+        self.nodes.iter().for_each(|node| node.server.kill());
+    }
+
+    /// Lets a server begin the cluster anew with what it has, after all were killed. The others can
+    /// [join](Self::join) it.
+    pub fn bootstrap(&self, node: usize) {
+        let server = &self.nodes[node];
+        // As whoever does so in earnest: it was not the last to leave in good order, and nobody else goes on.
+        let state = server.server.data().join("grastate.dat");
+        let told = fs::read_to_string(&state).expect("the state of its group");
+        let told = told.replace("safe_to_bootstrap: 0", "safe_to_bootstrap: 1");
+        fs::write(&state, told).expect("the state of its group");
+        let of_log = self.is_replicated.then_some(node);
+        server.server.configure(&server.lines("", of_log));
+        server.server.restart();
+        self.configure(node);
     }
 
     /// Cuts a server off from the others, or ends that: it runs on and answers clients, but no word goes between

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::fleet::engines::{Engines, program};
 use crate::harness::Node;
 
-const SESSION: Duration = Duration::from_secs(4);
+pub const SESSION: Duration = Duration::from_secs(4);
 /// What the consumers are called.
 pub const CONSUMERS: [&str; 2] = ["shop", "archive"];
 
@@ -40,7 +40,7 @@ pub struct Parts {
     pub objects: [SeaweedFs; 2],
     pub sshd: Sshd,
     pub shop: WireMock,
-    engines: Engines,
+    pub engines: Engines,
     fleet: Fleet,
     folder: TempDir,
 }
@@ -84,15 +84,19 @@ impl Parts {
         })
     }
 
-    /// The server of a data centre, 0 or 1.
+    /// The server of a data centre, 0 or 1. Both use the pair of Galera, each the server that is near.
     pub fn server(&self, centre: usize) -> Setup {
+        let engines = self.engines.tables(SESSION) + &self.galera.table(centre);
+        self.server_with(centre, &engines)
+    }
+
+    /// The same with other engines for all but the objects.
+    pub fn server_with(&self, centre: usize, engines: &str) -> Setup {
         let near = &self.objects[centre];
         let far = &self.objects[1 - centre];
         let names = ["a", "b"];
         let tables = format!(
-            "{}{}\n[objects]\n{}\n[objects.far]\n{}\n",
-            self.engines.tables(SESSION),
-            self.galera.table(centre),
+            "{engines}\n[objects]\n{}\n[objects.far]\n{}\n",
             near.lines(names[centre]),
             far.lines(names[1 - centre])
         );
@@ -103,7 +107,12 @@ impl Parts {
 
     /// Both servers, once all their services are there.
     pub fn nodes(&self) -> Vec<Node> {
-        let mut nodes = [0, 1].map(|centre| self.server(centre).spawn());
+        self.nodes_of([0, 1].map(|centre| self.server(centre)))
+    }
+
+    /// The same of servers that were [set up](Self::server_with).
+    pub fn nodes_of(&self, servers: [Setup; 2]) -> Vec<Node> {
+        let mut nodes = servers.map(Setup::spawn);
         nodes.iter_mut().for_each(Node::wait_ready);
         for node in &nodes {
             node.wait("all services are there", |node| {

@@ -1,6 +1,8 @@
 //! The database of submissions in each of two data centres: the primary is lost with what it had not passed on, or is
 //! moved while all is well. Stores send all the time.
 
+mod cluster;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Output;
@@ -16,6 +18,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use crate::harness::{Node, Setup, pause};
+use crate::submissions_chaos::record::{self, get};
 
 /// How many stores send at the same time.
 const STORES: usize = 4;
@@ -106,21 +109,8 @@ impl Centres {
         for id in sent.keys() {
             assert_eq!(keys.get(id.as_str()), Some(&1), "{id}");
         }
-        let audit = self.node.wait("all events are sealed", |node| {
-            let output = node.run(&["--json", "audit", "verify"]);
-            let audit: Value = serde_json::from_slice(&output.stdout).ok()?;
-            (audit["unsealed_events"] == 0).then_some(audit)
-        });
-        assert_eq!(audit["findings"], json!([]), "the record is whole");
+        record::whole_audit(&self.node);
     }
-}
-
-fn get(public: SocketAddr, path: &str) -> Option<Value> {
-    hydrant_harness::runtime().block_on(async {
-        let answer = reqwest::get(format!("http://{public}/api/{path}")).await;
-        let answer = answer.ok()?.error_for_status().ok()?;
-        answer.json().await.ok()
-    })
 }
 
 /// Stores that send until they are told to stop.
@@ -131,7 +121,8 @@ struct Sending {
 }
 
 struct Shared {
-    public: SocketAddr,
+    /// The servers, which the stores are given to in turn.
+    public: Vec<SocketAddr>,
     stop: AtomicBool,
     submitted: AtomicUsize,
     /// What was acknowledged, and its name.
@@ -141,7 +132,7 @@ struct Shared {
 }
 
 impl Sending {
-    fn begin(public: SocketAddr) -> Self {
+    fn begin(public: Vec<SocketAddr>) -> Self {
         let shared = Arc::new(Shared {
             public,
             stop: AtomicBool::new(false),
@@ -150,9 +141,9 @@ impl Sending {
             last: Mutex::new((Instant::now(), Duration::ZERO)),
         });
         let runtime = hydrant_harness::runtime();
-        let stores = (0..STORES).map(|_| {
+        let stores = (0..STORES).map(|store| {
             let shared = Arc::clone(&shared);
-            runtime.spawn(async move { shared.send_again_and_again().await })
+            runtime.spawn(async move { shared.send_again_and_again(store).await })
         });
         let stores = stores.collect();
         Self {
@@ -187,20 +178,21 @@ impl Sending {
 }
 
 impl Shared {
-    async fn send_again_and_again(&self) {
+    async fn send_again_and_again(&self, store: usize) {
+        let public = self.public[store % self.public.len()];
         let client = reqwest::Client::builder();
         let client = client.timeout(Duration::from_secs(8)).build().unwrap();
         while !self.stop.load(Ordering::Relaxed) {
-            self.send(&client).await;
+            self.send(&client, public).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// As the guide says: whatever is not acknowledged is sent again, as it was.
-    async fn send(&self, client: &reqwest::Client) {
+    async fn send(&self, client: &reqwest::Client, public: SocketAddr) {
         let id = uuid::Uuid::from_u128(fastrand::u128(..)).to_string();
         let name = format!("Ada {id}");
-        let submissions = format!("http://{}/api/submissions/v1/submissions", self.public);
+        let submissions = format!("http://{public}/api/submissions/v1/submissions");
         let submit = format!("{submissions}/{id}/submit");
         loop {
             let post = client.post(&submissions).header("correlation-id", &id);
@@ -243,7 +235,7 @@ fn the_primary_is_lost_with_what_it_had_not_passed_on_and_nothing_that_was_ackno
     let Some(centres) = Centres::start() else {
         return;
     };
-    let sending = Sending::begin(centres.node.public());
+    let sending = Sending::begin(vec![centres.node.public()]);
     sending.wait_for(10);
     // From here on nothing comes over.
     centres.b.sql("STOP SLAVE IO_THREAD").expect("b answers");
@@ -293,7 +285,7 @@ fn the_primary_moves_there_and_back_while_all_is_well_and_nothing_has_to_be_reco
     let Some(centres) = Centres::start() else {
         return;
     };
-    let sending = Sending::begin(centres.node.public());
+    let sending = Sending::begin(vec![centres.node.public()]);
     sending.wait_for(10);
     // The other one is behind; it has to catch up before it takes over.
     centres.b.sql("STOP SLAVE SQL_THREAD").expect("b answers");
