@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use hydrant_contracts::Error;
+use hydrant_contracts::{Code, Error};
 use hydrant_submissions::proto::{
     FailoverRequest, FailoverResponse, PlanFailoverRequest, PlanFailoverResponse,
 };
@@ -104,7 +104,7 @@ async fn apply(desk: &Desk<'_>, args: &FailoverArgs) -> Result<()> {
                 heard = Instant::now();
                 answer.waiting
             }
-            Err(error) if error.retryable && heard.elapsed() < TROUBLE => error.message,
+            Err(error) if may_pass(&error) && heard.elapsed() < TROUBLE => error.message,
             Err(error) => return Err(error.into()),
         };
         let shown = without_numbers(&waiting);
@@ -133,6 +133,11 @@ async fn step(
     answer
         .map(|answer| answer.into_owned())
         .map_err(|error| Error::from_connect(&error))
+}
+
+/// A step that was not answered may have been done: the next one finds out.
+fn may_pass(error: &Error) -> bool {
+    error.retryable || matches!(error.code, Code::Unavailable | Code::DeadlineExceeded)
 }
 
 /// A countdown is told once.
