@@ -47,18 +47,25 @@ pub struct Setup {
     folder: Arc<TempDir>,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
-    /// The ports of its configuration file, its own until it is dropped.
+    /// Its ports, its own until it is dropped: nobody else listens there while it is down.
     ports: Vec<Arc<Port>>,
 }
 
 impl Setup {
     /// `hydrant up` on free ports and a new data folder.
     pub fn up(program: impl Into<PathBuf>) -> Self {
-        let arguments = ["up", "--public", "127.0.0.1:0", "--local", "127.0.0.1:0"];
+        let mut setup = Self::new(program);
+        let [public, local] = [setup.port(), setup.port()].map(|port| format!("127.0.0.1:{port}"));
+        let arguments = ["up", "--public", &public, "--local", &local];
+        setup.arguments = arguments.map(str::to_owned).to_vec();
+        setup
+    }
+
+    fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
             folder: Arc::new(crate::folder()),
-            arguments: arguments.map(str::to_owned).to_vec(),
+            arguments: Vec::new(),
             environment: Vec::new(),
             ports: Vec::new(),
         }
@@ -66,11 +73,11 @@ impl Setup {
 
     /// `hydrant node` with the services of `text`, which is TOML, on free ports.
     pub fn node(program: impl Into<PathBuf>, text: &str) -> Self {
-        Self::up(program).configured("", text)
+        Self::new(program).configured("", text)
     }
 
     /// Changes it to `hydrant node` with a configuration file: `node` are more lines of `[node]`,
-    /// `text` are the tables behind it. The ports stay when the node is started again.
+    /// `text` are the tables behind it.
     fn configured(mut self, node: &str, text: &str) -> Self {
         let [public, local] = [self.port(), self.port()];
         let data = self.data();
@@ -227,7 +234,7 @@ impl Fleet {
             let words = ["issue", server, "--dir"].map(OsStr::new);
             self.ca(&[&words[..], &[authority.as_os_str()]].concat());
         }
-        let mut setup = Setup::up(&self.program);
+        let mut setup = Setup::new(&self.program);
         let peer = setup.port();
         let node = format!("server = \"{server}\"\nzone = \"{zone}\"\n");
         let text = format!(
@@ -388,14 +395,10 @@ impl Node {
     /// Kills the node alone with SIGKILL; what it started lives on. Gives the setup, with the same
     /// data folder and addresses, to start it again.
     pub fn kill(mut self) -> Setup {
-        let (public, local) = (self.public().to_string(), self.local().to_string());
         self.signal(Signal::KILL);
         self.wait_ended();
         self.followed = true;
-        self.setup
-            .clone()
-            .override_address("--public", &public)
-            .override_address("--local", &local)
+        self.setup.clone()
     }
 
     /// Kills the whole server with SIGKILL, the node and all that it started, and gives the setup

@@ -69,8 +69,7 @@ fn what_was_entered_while_the_node_is_dead_arrives_once_after_the_browser_was_ki
     };
     tablet.open();
     let node = tablet.node.take().expect("it runs");
-    let public = node.public().to_string();
-    let node = node.kill_server().override_address("--public", &public);
+    let node = node.kill_server();
     let made = tablet.make_two();
     tablet.ask(json!({ "do": "type", "name": "Name", "text": "half a na" }));
     tablet.ask(json!({ "do": "reload" }));
