@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use hydrant_harness::Proxy;
 use hydrant_harness::mariadb::{DATABASE, MariaDb};
+use hydrant_runtime::Clock;
 
 use super::{LONG, Sending, Value, json};
 use crate::fleet::engines;
@@ -173,11 +174,6 @@ fn number(database: &MariaDb, ask: &str) -> i64 {
     told.trim().parse().expect("a number")
 }
 
-fn unix_ms() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.expect("after 1970").as_millis() as i64
-}
-
 #[test]
 fn a_data_centre_that_is_cut_off_stops_before_another_database_is_the_primary_and_then_its_own_is_lost()
  {
@@ -188,7 +184,7 @@ fn a_data_centre_that_is_cut_off_stops_before_another_database_is_the_primary_an
     let sending = Sending::begin(publics(&centres.nodes));
     sending.wait_for(10);
     centres.cut();
-    let (cut, begun) = (unix_ms(), Instant::now());
+    let (cut, begun) = (Clock::system().unix_ms(), Instant::now());
     std::thread::scope(|scope| {
         let moving = scope.spawn(|| centres.failover());
         // Stores send to both all the time, and this one to the first, until a while after it should have stopped.
