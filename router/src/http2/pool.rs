@@ -309,7 +309,11 @@ fn failure(error: &TrySendError<Request<Attempt>>) -> Failure {
     let source = source.and_then(|source| source.downcast_ref::<h2::Error>());
     let refused = source.is_some_and(was_refused);
     let of_one_stream = source.is_some_and(h2::Error::is_reset);
-    let kind = if error.is_parse() || error.is_parse_status() {
+    // The upload ended with an error: its client has broken off.
+    let of_client = error.is_user();
+    let kind = if of_client {
+        ErrorKind::Canceled
+    } else if error.is_parse() || error.is_parse_status() {
         ErrorKind::Protocol
     } else {
         ErrorKind::Closed
@@ -317,7 +321,7 @@ fn failure(error: &TrySendError<Request<Attempt>>) -> Failure {
     Failure {
         kind,
         unsent: not_begun || refused,
-        whole_connection: !refused && !of_one_stream,
+        whole_connection: !refused && !of_one_stream && !of_client,
     }
 }
 
