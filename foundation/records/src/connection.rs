@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -249,16 +249,30 @@ async fn open_sqlite(path: &Path) -> Result<SqliteConnection, RecordsError> {
 }
 
 /// Makes an empty file that only its owner reads; SQLite gives its companions the same mode.
+///
+/// A file that is there is never opened here, not even for a moment: with any descriptor of a file that a process
+/// closes, it gives up the locks of all its connections to it (POSIX; sqlite.org/howtocorrupt, 2.2). Another process
+/// would take its own last connection for the last of all, and remove the log with what is committed to it.
 fn make_file(path: &Path) -> io::Result<()> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+    if path.exists() {
+        return Ok(());
     }
+    let folder = path.parent().unwrap_or(Path::new(""));
+    if !folder.as_os_str().is_empty() {
+        let mut made = DirBuilder::new();
+        made.recursive(true).mode(0o700).create(folder)?;
+    }
+    let empty = folder.join(format!(".{}.new", fastrand::u64(..)));
     let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o600);
-    options.open(path).map(drop)
+    options.write(true).create_new(true).mode(0o600);
+    options.open(&empty).map(drop)?;
+    // Its name comes when it is closed, unless somebody else was quicker.
+    let named = fs::hard_link(&empty, path);
+    fs::remove_file(&empty)?;
+    match named {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 async fn limited<T>(

@@ -97,6 +97,33 @@ async fn several_processes_write_one_file() {
     assert_eq!(total(&open(&path).await).await, (expected, expected));
 }
 
+/// Without it another process could take itself for the last one, and remove the log with what is committed to it.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_connects_once_more_gives_up_no_lock_of_the_connections_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records.db");
+    let records = open(&path).await;
+    total(&records).await;
+    assert!(has_lock(&path), "the first one");
+    // At the same time, so each over a connection of its own.
+    futures::future::join_all((0..4).map(|_| total(&records))).await;
+    assert!(has_lock(&path), "after the others have come");
+}
+
+/// Whether this process has a lock on a file, as proc_locks(5) tells.
+#[cfg(target_os = "linux")]
+fn has_lock(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = format!(":{}", std::fs::metadata(path).unwrap().ino());
+    let process = std::process::id().to_string();
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|lock| {
+        let mut parts = lock.split_whitespace().skip(4);
+        parts.next() == Some(&process) && parts.next().is_some_and(|file| file.ends_with(&inode))
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_outlives_sigkill() {
     let kills = if hydrant_harness::is_soak() { 200 } else { 8 };
