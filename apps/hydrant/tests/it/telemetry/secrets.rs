@@ -78,6 +78,10 @@ impl Stage {
             .config(&text)
             .env("HYDRANT_LOG", levels.into())
             .start();
+        node.wait("the echo is ready", |node| {
+            let all = node.instances("api/echo");
+            all.iter().any(|one| one["state"] == "ready").then_some(())
+        });
         Self {
             node,
             _folder: folder,
