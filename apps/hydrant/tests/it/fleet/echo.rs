@@ -1,12 +1,17 @@
 //! A service that tells on which server it runs. It is this test binary itself, run for one test
 //! alone, as a node's supervisor starts it.
 
+use std::time::Duration;
+
 use hydrant_sdk::axum::Router;
 use hydrant_sdk::axum::routing::get;
 use hydrant_sdk::{Service, Tier};
 
 /// Says which service this process is, and on which server.
 const MARK: &str = "ECHO_TEST";
+
+/// How long an answer of `/slowly` takes, so that requests of many clients queue at an instance.
+const SLOWLY: Duration = Duration::from_millis(20);
 
 /// The tables of a configuration file: so many processes of `service`, written `TIER/NAME`.
 pub fn table(service: &str, server: &str, instances: usize) -> String {
@@ -30,9 +35,18 @@ fn process() {
     let (tier, name) = service.split_once('/').expect("a tier and a name");
     let tier: Tier = tier.parse().expect("a tier");
     let server = server.to_owned();
-    let who = get(move || async move { server }).post(|| async { "taken" });
+    let who = get({
+        let server = server.clone();
+        move || async move { server }
+    });
+    let who = who.post(|| async { "taken" });
+    let slowly = get(move || async move {
+        tokio::time::sleep(SLOWLY).await;
+        server
+    });
     let runtime = hydrant_harness::runtime();
     let service = Service::new(tier, name, "1.0.0").expect("a name and a version");
-    let ended = runtime.block_on(service.http(Router::new().route("/who", who)).run());
+    let routes = Router::new().route("/who", who).route("/slowly", slowly);
+    let ended = runtime.block_on(service.http(routes).run());
     ended.expect("the service ends well");
 }

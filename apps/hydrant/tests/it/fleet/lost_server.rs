@@ -16,7 +16,11 @@ use crate::harness::pause;
 use crate::load::Load;
 
 const SESSION: Duration = Duration::from_secs(2);
-const WHO: &str = "/api/echo/who";
+
+/// Requests that take a while, of so many clients at once that they queue at the instances of the
+/// server which they come to: those of other servers get their share only then.
+const SLOWLY: &str = "/api/echo/slowly";
+const CLIENTS: usize = 24;
 
 #[test]
 fn a_lost_server_fails_no_request_that_is_safe_to_repeat() {
@@ -45,7 +49,8 @@ fn a_lost_server_fails_no_request_that_is_safe_to_repeat() {
     let runtime = hydrant_harness::runtime();
     let loads = {
         let _inside = runtime.enter();
-        [&one, &two].map(|node| Load::start(node.public(), WHO, 8, Duration::from_millis(5)))
+        [&one, &two]
+            .map(|node| Load::start(node.public(), SLOWLY, CLIENTS, Duration::from_millis(5)))
     };
     one.wait("the load reaches the third server, from both", |_| {
         let reached = |node: &Node| {
@@ -96,12 +101,13 @@ fn comes_back(runtime: &Runtime, one: &Node, three: Setup) {
     });
     let load = {
         let _inside = runtime.enter();
-        Load::start(one.public(), WHO, 8, Duration::from_millis(5))
+        Load::start(one.public(), SLOWLY, CLIENTS, Duration::from_millis(5))
     };
     let began = Instant::now();
     one.wait("it answers", |node| {
         let counts = runtime.block_on(counts(&client(node), &back));
-        (counts.len() == 2 && counts.values().all(|one| one.requests > 5)).then_some(())
+        // One that was slow at first is asked again only after 10 s: there are faster ones.
+        counts.values().any(|one| one.requests > 5).then_some(())
     });
     println!("back in the load after {:?}", began.elapsed());
     let outcome = runtime.block_on(load.finish());
