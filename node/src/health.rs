@@ -64,6 +64,7 @@ impl Health {
                 .map(|i| (&**i).into())
                 .collect(),
             servers: self.servers().servers,
+            routing: self.traffic.troubles(),
             ..Default::default()
         }
     }
@@ -218,6 +219,9 @@ fn to_page(health: &proto::HealthResponse) -> String {
         escape(&health.server),
         escape(&health.version)
     );
+    for trouble in &health.routing {
+        let _ = write!(page, "<p>{}</p>", escape(trouble));
+    }
     table(
         &mut page,
         "Engines",

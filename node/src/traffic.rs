@@ -4,7 +4,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use hydrant_contracts::{InstanceId, Pattern, proto};
-use hydrant_router::stats::prometheus;
+use hydrant_router::stats::{prometheus, troubles};
 use hydrant_router::{
     EndpointStats, Explanation, InstanceStats, Listener, Moment, Router, Table as RoutingTable,
     explain,
@@ -23,6 +23,11 @@ pub trait Traffic: Send + Sync + 'static {
 
     /// Everything that it counts, in Prometheus' text format.
     fn metrics(&self) -> String;
+
+    /// What is out of the ordinary, a line for each service.
+    fn troubles(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// What the router would do with a request, without sending it.
     fn explain(&self, request: &proto::ExplainRequest) -> proto::ExplainResponse;
@@ -72,6 +77,10 @@ impl Traffic for RouterTraffic {
         self.with(|router| prometheus(&router.snapshot(), Moment::now()))
     }
 
+    fn troubles(&self) -> Vec<String> {
+        self.with(|router| troubles(&router.snapshot(), Moment::now()))
+    }
+
     fn explain(&self, request: &proto::ExplainRequest) -> proto::ExplainResponse {
         let header = |header: &proto::Header| (header.name.clone(), header.value.clone());
         let request = explain::Request {
@@ -97,6 +106,8 @@ fn stats(stats: &InstanceStats) -> proto::InstanceStats {
         requests: stats.requests,
         requests_per_second: stats.requests_per_second,
         in_flight: saturated(stats.in_flight),
+        waiting: saturated(stats.waiting),
+        limit: saturated(stats.limit.unwrap_or(0)),
         errors: errors
             .map(|(kind, count)| ((*kind).into(), *count))
             .collect(),
@@ -149,6 +160,8 @@ fn candidate(candidate: explain::Candidate) -> proto::Candidate {
         excluded: candidate.excluded,
         load: candidate.load,
         in_flight: saturated(candidate.in_flight),
+        waiting: saturated(candidate.waiting),
+        limit: saturated(candidate.limit.unwrap_or(0)),
         latency_us: candidate.latency_us,
         server: candidate.server,
         zone: candidate.zone,

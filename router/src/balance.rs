@@ -3,10 +3,11 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::decide::Route;
-use crate::ejection::Standing;
+use crate::ejection::{Outlier, Standing};
 use crate::peer::{Nearness, Reach};
+use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal, Unsent};
-use crate::service::{Groups, Instance};
+use crate::service::{Groups, Instance, is_node};
 
 /// How long a request may try an instance that refused, before another may.
 const TRIAL_LIMIT: Duration = Duration::from_secs(1);
@@ -73,6 +74,8 @@ pub struct Chooser {
     pub worker: usize,
     /// The present.
     pub now: Moment,
+    /// How much the request matters, when instances have nearly all that they can answer.
+    pub priority: Priority,
 }
 
 /// Why an instance can't be chosen, or that it can.
@@ -82,8 +85,16 @@ pub enum Verdict {
     Eligible,
     /// It had this request already.
     Tried,
+    /// As many requests wait there as it can answer, or as those of this priority may fill of it.
+    Full,
     /// Its requests failed one after the other: taken when nothing better is left.
     Failing,
+    /// It fails many more of its requests than the others, or takes much longer: taken when nothing
+    /// better is left.
+    Excluded {
+        /// It takes longer.
+        slow: bool,
+    },
     /// It refuses connections.
     Refusing {
         /// Its next trial is due, so that a request may try it when nothing better is left.
@@ -105,7 +116,10 @@ impl Verdict {
     }
 
     fn is_failing(self) -> bool {
-        matches!(self, Verdict::Failing | Verdict::PeerFailing)
+        matches!(
+            self,
+            Verdict::Failing | Verdict::Excluded { .. } | Verdict::PeerFailing
+        )
     }
 
     fn is_due_for_trial(self) -> bool {
@@ -121,8 +135,11 @@ impl Verdict {
         match self {
             Verdict::Eligible => "",
             Verdict::Tried => "already tried",
-            Verdict::Failing => "ejected: its requests failed one after the other",
-            Verdict::Refusing { .. } => "ejected: it refuses connections",
+            Verdict::Full => "full: as many requests wait there as it can answer",
+            Verdict::Failing => Standing::Failing.as_str(),
+            Verdict::Excluded { slow: false } => Standing::Excluded(Outlier::Failing).as_str(),
+            Verdict::Excluded { slow: true } => Standing::Excluded(Outlier::Slow).as_str(),
+            Verdict::Refusing { due } => Standing::Refusing { due }.as_str(),
             Verdict::PeerRefusing { .. } => "the node of its server refuses connections",
             Verdict::PeerFailing => {
                 "the node of its server did not answer, one request after the other"
@@ -132,20 +149,27 @@ impl Verdict {
 }
 
 /// What the choice makes of one instance.
-pub fn verdict(instance: &Instance, tried: &Tried, now: Moment) -> Verdict {
+pub fn verdict(instance: &Instance, tried: &Tried, chooser: Chooser) -> Verdict {
+    let Chooser { now, worker, .. } = chooser;
     if tried.contains(instance) {
         return Verdict::Tried;
     }
     if let Reach::Peer(peer) = &instance.reach {
         match peer.standing(now) {
             Standing::In => {}
-            Standing::Failing => return Verdict::PeerFailing,
+            Standing::Failing | Standing::Excluded(_) => return Verdict::PeerFailing,
             Standing::Refusing { due } => return Verdict::PeerRefusing { due },
         }
     }
     match instance.live.ejection().standing(now) {
-        Standing::In => Verdict::Eligible,
+        Standing::In if instance.live.has_room(worker, chooser.priority) => Verdict::Eligible,
+        // What the node itself answers is never refused for load.
+        Standing::In if is_node(&instance.info.service) => Verdict::Eligible,
+        Standing::In => Verdict::Full,
         Standing::Failing => Verdict::Failing,
+        Standing::Excluded(outlier) => Verdict::Excluded {
+            slow: outlier == Outlier::Slow,
+        },
         Standing::Refusing { due } => Verdict::Refusing { due },
     }
 }
@@ -153,7 +177,8 @@ pub fn verdict(instance: &Instance, tried: &Tried, now: Moment) -> Verdict {
 /// Chooses an instance: of each nearness the less loaded of two that are picked at random, and of
 /// these the least loaded, where those that are farther count for more than they have. Instances
 /// that were tried or ejected are passed over; one that was ejected is tried when nothing better
-/// is left and its trial is due. When none is left it refuses at once.
+/// is left and its trial is due. When none is left, or all have what they can answer, it refuses at
+/// once: nothing waits here.
 pub fn choose<'s>(
     route: &Route<'s>,
     tried: &Tried,
@@ -161,10 +186,10 @@ pub fn choose<'s>(
     rng: &mut fastrand::Rng,
 ) -> Result<&'s Arc<Instance>, Refusal> {
     let picked = pick(&route.candidates(), tried, chooser, rng);
-    picked
+    let chosen = picked
         .filter(|pick| !pick.is_trial || pick.claim(chooser.now))
-        .map(|pick| pick.instance)
-        .ok_or_else(|| none_left(route, tried))
+        .map(|pick| pick.instance);
+    chosen.ok_or_else(|| none_left(route, tried, chooser))
 }
 
 /// What would be chosen; it changes nothing.
@@ -195,14 +220,23 @@ pub(crate) fn pick<'s>(
     if let Some(instance) = pick_eligible(groups, tried, chooser, rng) {
         return Some(found(instance, false));
     }
+    // Who has all that it can answer is well: nobody is sent to one that fails instead.
+    if any_is_full(groups, tried, chooser) {
+        return None;
+    }
     let mut nearest = |wanted: fn(Verdict) -> bool| {
-        let is = |instance: &Instance| wanted(verdict(instance, tried, chooser.now));
+        let is = |instance: &Instance| wanted(verdict(instance, tried, chooser));
         groups
             .iter()
             .find_map(|group| pick_among(group, is, chooser, rng))
     };
     let failing = nearest(Verdict::is_failing).map(|instance| found(instance, false));
     failing.or_else(|| nearest(Verdict::is_due_for_trial).map(|instance| found(instance, true)))
+}
+
+fn any_is_full(groups: &Groups<'_>, tried: &Tried, chooser: Chooser) -> bool {
+    let mut all = groups.iter().copied().flatten();
+    all.any(|instance| verdict(instance, tried, chooser) == Verdict::Full)
 }
 
 /// The best of each group, and the best of these.
@@ -228,12 +262,22 @@ fn pick_in_group<'s>(
     chooser: Chooser,
     rng: &mut fastrand::Rng,
 ) -> Option<&'s Arc<Instance>> {
-    let eligible = |instance: &Instance| verdict(instance, tried, chooser.now).is_eligible();
+    let eligible = |instance: &Instance| verdict(instance, tried, chooser).is_eligible();
     // In a small group it costs less to look at all.
     let samples = if group.len() > SMALL { SAMPLES } else { 1 };
-    (0..samples)
+    let picked = (0..samples)
         .find_map(|_| pick_sampled(group, eligible, chooser, rng))
-        .or_else(|| pick_among(group, eligible, chooser, rng))
+        .or_else(|| pick_among(group, eligible, chooser, rng))?;
+    // Who has just come back gets a share that grows.
+    match picked.live.ejection().share(chooser.now) {
+        Some(share) if rng.f64() > share => {
+            let settled = |instance: &Instance| {
+                eligible(instance) && instance.live.ejection().share(chooser.now).is_none()
+            };
+            pick_among(group, settled, chooser, rng).or(Some(picked))
+        }
+        _ => Some(picked),
+    }
 }
 
 /// The less loaded of two that are picked at random, if both are accepted.
@@ -266,7 +310,7 @@ fn pick_across<'s>(
     chooser: Chooser,
     rng: &mut fastrand::Rng,
 ) -> Option<&'s Arc<Instance>> {
-    let Chooser { worker, now } = chooser;
+    let Chooser { worker, now, .. } = chooser;
     let mut farther = bests.iter().flatten().skip(1);
     if rng.u32(..EXPLORE) == 0
         && let Some(unknown) = farther.find(|far| far.live.is_forgotten(worker, now))
@@ -339,8 +383,11 @@ fn less_loaded<'s>(
     if first { one } else { two }
 }
 
-pub(crate) fn none_left(route: &Route<'_>, tried: &Tried) -> Refusal {
+pub(crate) fn none_left(route: &Route<'_>, tried: &Tried, chooser: Chooser) -> Refusal {
     let (service, ready) = (&route.service.id, route.candidate_count());
+    if any_is_full(&route.candidates(), tried, chooser) {
+        return all_full(route, ready, chooser.priority);
+    }
     if let Some(only) = route.only {
         return only_one_left(only);
     }
@@ -354,6 +401,30 @@ pub(crate) fn none_left(route: &Route<'_>, tried: &Tried) -> Refusal {
     };
     Refusal::new(Reason::NoHealthyInstance, message)
         .mend(format!("`hydrant stats {service}` shows what fails"))
+}
+
+/// Told at once, before a queue builds.
+fn all_full(route: &Route<'_>, ready: usize, priority: Priority) -> Refusal {
+    let service = &route.service.id;
+    let message = match priority {
+        Priority::High => {
+            format!(
+                "the {ready} ready instances of {service} have all requests that they can answer"
+            )
+        }
+        _ => format!(
+            "the {ready} ready instances of {service} have nearly all requests that they can answer, \
+             and the rest is for what matters more than {}",
+            priority.as_str()
+        ),
+    };
+    let refusal = Refusal::new(Reason::Overloaded, message).mend(format!(
+        "come again later, or start more instances of {service}"
+    ));
+    match route.only {
+        Some(_) => refusal.unsent(Unsent::Overloaded),
+        None => refusal,
+    }
 }
 
 /// The one that the request names takes it not.
@@ -412,7 +483,11 @@ mod tests {
         now: Moment,
         seed: u64,
     ) -> Option<usize> {
-        let chooser = Chooser { worker: 0, now };
+        let chooser = Chooser {
+            worker: 0,
+            now,
+            priority: Priority::Normal,
+        };
         let picked = pick(
             &[candidates, &[], &[]],
             tried,

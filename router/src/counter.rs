@@ -25,6 +25,20 @@ impl Count {
     }
 }
 
+/// A measure that one worker writes and anybody reads, 0 at first.
+#[derive(Debug, Default)]
+pub(crate) struct Measure(Count);
+
+impl Measure {
+    pub(crate) fn set(&self, value: f64) {
+        self.0.set(value.to_bits());
+    }
+
+    pub(crate) fn get(&self) -> f64 {
+        f64::from_bits(self.0.get())
+    }
+}
+
 /// How long `Rate` remembers, in seconds.
 pub(crate) const WINDOW: u64 = 10;
 

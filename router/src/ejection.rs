@@ -1,10 +1,18 @@
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::clock::Moment;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Of one that is worse than the others: longer than what is held against it is remembered.
+const FIRST_EXCLUSION: Duration = Duration::from_secs(12);
+const LONGEST_EXCLUSION: Duration = Duration::from_secs(120);
+/// Who was well for so long after an exclusion is judged by it no more.
+const FORGIVEN: Duration = Duration::from_secs(120);
+/// Who comes back gets its full share after so long, and what it gets at first.
+const SLOW_START: Duration = Duration::from_secs(10);
+const FIRST_SHARE: f64 = 0.1;
 
 /// Whether an instance is kept out of the choice, shared by all workers. It is read on every
 /// choice and written only when an instance fails or comes back.
@@ -17,6 +25,24 @@ pub(crate) struct Ejection {
     /// Ejections since the last request that it served.
     strikes: AtomicU32,
     total: AtomicU64,
+    /// Until when it is out because it is worse than the others; 0 when it never was.
+    excluded_until: AtomicU64,
+    /// An [`Outlier`].
+    excluded_for: AtomicU8,
+    exclusions: AtomicU32,
+    /// Too few are left without it.
+    pardoned: AtomicBool,
+    /// It was said that it is out.
+    told: AtomicBool,
+}
+
+/// How an instance is worse than the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outlier {
+    /// It fails more of its requests.
+    Failing,
+    /// It takes longer.
+    Slow,
 }
 
 /// Its requests failed: it comes back with time.
@@ -38,21 +64,101 @@ pub(crate) enum Standing {
         /// Its next trial is due.
         due: bool,
     },
+    /// It is worse than the others: taken when there is nothing better.
+    Excluded(Outlier),
+}
+
+impl Standing {
+    pub(crate) fn is_in(self) -> bool {
+        self == Standing::In
+    }
+
+    /// Why it is out, for people; empty when it is not.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Standing::In => "",
+            Standing::Failing => "ejected: its requests failed one after the other",
+            Standing::Refusing { .. } => "ejected: it refuses connections",
+            Standing::Excluded(Outlier::Failing) => {
+                "ejected: it fails many more of its requests than the others"
+            }
+            Standing::Excluded(Outlier::Slow) => "ejected: it is much slower than the others",
+        }
+    }
 }
 
 impl Ejection {
+    /// As the choice sees it: when too few are left, what an instance did counts no more.
     pub(crate) fn standing(&self, now: Moment) -> Standing {
+        match self.true_standing(now) {
+            Standing::Failing | Standing::Excluded(_) if self.pardoned.load(Relaxed) => {
+                Standing::In
+            }
+            standing => standing,
+        }
+    }
+
+    /// The same, whether others are left or not.
+    pub(crate) fn true_standing(&self, now: Moment) -> Standing {
         let until = self.until.load(Relaxed);
         if until == 0 {
-            return Standing::In;
+            return self.exclusion(now);
         }
         let due = now.nanos() >= until;
         match self.cause.load(Relaxed) {
             REFUSING => Standing::Refusing { due },
-            _ if due => Standing::In,
+            _ if due => self.exclusion(now),
             REFUSING_AFAR => Standing::Refusing { due },
             _ => Standing::Failing,
         }
+    }
+
+    fn exclusion(&self, now: Moment) -> Standing {
+        if now.nanos() >= self.excluded_until.load(Relaxed) {
+            return Standing::In;
+        }
+        Standing::Excluded(match self.excluded_for.load(Relaxed) {
+            0 => Outlier::Failing,
+            _ => Outlier::Slow,
+        })
+    }
+
+    /// Takes it out for a time because it is worse than the others; longer each time.
+    pub(crate) fn exclude(&self, outlier: Outlier, now: Moment) {
+        let last = Moment::from_nanos(self.excluded_until.load(Relaxed));
+        if now.since(last) > FORGIVEN {
+            self.exclusions.store(0, Relaxed);
+        }
+        let before = self.exclusions.fetch_add(1, Relaxed);
+        let wait = FIRST_EXCLUSION.saturating_mul(1 << before.min(10));
+        let until = now.after(wait.min(LONGEST_EXCLUSION));
+        self.excluded_for.store(outlier as u8, Relaxed);
+        self.excluded_until.store(until.nanos(), Relaxed);
+        self.total.fetch_add(1, Relaxed);
+    }
+
+    /// The share that it gets of what it would have, while it is new in the choice again.
+    pub(crate) fn share(&self, now: Moment) -> Option<f64> {
+        let back = self.excluded_until.load(Relaxed);
+        let since = now.since(Moment::from_nanos(back));
+        let ramps = back > 0 && since < SLOW_START;
+        ramps.then(|| (since.as_secs_f64() / SLOW_START.as_secs_f64()).max(FIRST_SHARE))
+    }
+
+    /// Whether it is used although it is out for what it did.
+    pub(crate) fn pardon(&self, pardoned: bool) {
+        if self.pardoned.load(Relaxed) != pardoned {
+            self.pardoned.store(pardoned, Relaxed);
+        }
+    }
+
+    /// Notes that it was said whether it is out; tells whether it was said before that it is.
+    pub(crate) fn told(&self, out: bool) -> bool {
+        let before = self.told.load(Relaxed);
+        if before != out {
+            self.told.store(out, Relaxed);
+        }
+        before
     }
 
     /// Takes it out because it refused a connection; tells whether it was not out for that yet.
@@ -75,7 +181,7 @@ impl Ejection {
 
     /// Takes it out because its requests fail one after the other.
     pub(crate) fn fail(&self, now: Moment) {
-        if self.standing(now) == Standing::In {
+        if self.true_standing(now) == Standing::In {
             self.cause.store(FAILING, Relaxed);
             self.extend(now, true);
         }
@@ -116,7 +222,7 @@ impl Ejection {
     pub(crate) fn served(&self, now: Moment) {
         // Read first: the line stays shared between cores as long as nothing fails. An instance
         // that takes no connections may still finish the requests that it has.
-        if self.strikes.load(Relaxed) != 0 && self.standing(now) == Standing::In {
+        if self.strikes.load(Relaxed) != 0 && self.true_standing(now) == Standing::In {
             self.strikes.store(0, Relaxed);
             self.until.store(0, Relaxed);
         }

@@ -1,9 +1,12 @@
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::budget::Budget;
 use crate::counter::Count;
 use crate::histogram::Histogram;
+use crate::limit::Pace;
+use crate::shed::Shedding;
 
 /// The most endpoints of one service that are counted each by itself.
 const MAX_ENDPOINTS: usize = CHUNK * CHUNK;
@@ -30,6 +33,8 @@ pub struct ServiceLive {
     names: Mutex<Names>,
     /// One for each worker.
     budgets: Box<[Budget]>,
+    shedding: Shedding,
+    panics: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -47,12 +52,29 @@ impl ServiceLive {
         Arc::new(Self {
             names: Mutex::new(others),
             budgets: (0..workers.max(1)).map(|_| Budget::default()).collect(),
+            shedding: Shedding::new(workers),
+            panics: AtomicBool::new(false),
         })
     }
 
     /// The retry budget of `worker`.
     pub fn budget(&self, worker: usize) -> &Budget {
         &self.budgets[worker]
+    }
+
+    /// What was refused because its instances had all that they can answer.
+    pub(crate) fn shedding(&self) -> &Shedding {
+        &self.shedding
+    }
+
+    /// Notes whether so many instances are out that all are used; tells whether it was so before.
+    pub(crate) fn panics(&self, panics: bool) -> bool {
+        self.panics.swap(panics, Relaxed)
+    }
+
+    /// Whether so many instances are out that all are used.
+    pub(crate) fn is_panicking(&self) -> bool {
+        self.panics.load(Relaxed)
     }
 
     /// The number of an endpoint, by its name. Number 0 stands for all beyond the limit.
@@ -82,6 +104,7 @@ pub(crate) struct EndpointCounters {
     pub(crate) requests: Count,
     pub(crate) errors: Count,
     pub(crate) latency: Histogram,
+    pub(crate) pace: Pace,
 }
 
 type Chunk = [OnceLock<Box<EndpointCounters>>; CHUNK];

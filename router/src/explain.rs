@@ -4,10 +4,10 @@
 use hydrant_contracts::{TokenKey, header};
 
 use crate::balance::{self, Chooser, Tried};
-use crate::clock::Moment;
 use crate::decide::{self, Listener, Route};
 use crate::identity::Identities;
 use crate::peer::{Nearness, Reach};
+use crate::priority::Priority;
 use crate::refusal::Refusal;
 use crate::service::Instance;
 use crate::snapshot::Snapshot;
@@ -67,6 +67,10 @@ pub struct Candidate {
     pub in_flight: u64,
     /// The latency that is expected of it, in microseconds.
     pub latency_us: u64,
+    /// Requests that wait there for an answer, over all workers.
+    pub waiting: u64,
+    /// How many may; `None` as long as it has no queue.
+    pub limit: Option<u64>,
 }
 
 /// Explains what `chooser` would do with a request now. The same `rng` makes the same choice as
@@ -90,6 +94,12 @@ pub fn explain(
         target: request.path.as_bytes(),
         server: request.header(header::SERVER),
         to: None,
+    };
+    let asks = request.header(header::PRIORITY);
+    let priority = Priority::of(asks, request.listener, &who.caller);
+    let chooser = Chooser {
+        priority,
+        ..chooser
     };
     match decide::decide(snapshot, &asked) {
         Ok(route) => Asked {
@@ -142,7 +152,9 @@ impl Asked<'_> {
         let (route, tried) = (self.route, Tried::default());
         let picked = balance::pick(&route.candidates(), &tried, self.chooser, rng);
         let chosen = picked.map(|picked| picked.instance);
-        let refusal = chosen.is_none().then(|| balance::none_left(route, &tried));
+        let refusal = chosen
+            .is_none()
+            .then(|| balance::none_left(route, &tried, self.chooser));
         let instances = match &route.only {
             Some(only) => std::slice::from_ref(*only),
             None => &route.service.instances,
@@ -166,7 +178,7 @@ impl Asked<'_> {
     }
 
     fn candidate(&self, instance: &Instance) -> Candidate {
-        let (live, Chooser { worker, now }) = (&instance.live, self.chooser);
+        let (live, Chooser { worker, now, .. }) = (&instance.live, self.chooser);
         let zone = match &instance.reach {
             Reach::Own => self.snapshot.own_zone(),
             Reach::Peer(peer) => Some(&peer.zone),
@@ -180,15 +192,17 @@ impl Asked<'_> {
             zone: zone.map(ToString::to_string).unwrap_or_default(),
             nearness: nearness.map_or("unreachable", Nearness::as_str),
             version: instance.info.version.to_string(),
-            excluded: exclusion(self.route, instance, now),
+            excluded: exclusion(self.route, instance, self.chooser),
             load: live.load(worker, now) / 1e9,
             in_flight: live.in_flight_of(worker),
             latency_us: live.expected_latency(worker, now).as_micros() as u64,
+            waiting: live.waiting(),
+            limit: live.limit(),
         }
     }
 }
 
-fn exclusion(route: &Route<'_>, instance: &Instance, now: Moment) -> String {
+fn exclusion(route: &Route<'_>, instance: &Instance, chooser: Chooser) -> String {
     if !instance.is_ready() {
         format!("its state is {}", instance.info.state.as_str())
     } else if matches!(instance.reach, Reach::Unreachable) {
@@ -197,7 +211,7 @@ fn exclusion(route: &Route<'_>, instance: &Instance, now: Moment) -> String {
     } else if route.only.is_none() && !route.endpoint.has_candidate(instance) {
         format!("its version does not answer {}", route.endpoint.name)
     } else {
-        balance::verdict(instance, &Tried::default(), now)
+        balance::verdict(instance, &Tried::default(), chooser)
             .as_str()
             .into()
     }

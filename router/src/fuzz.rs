@@ -19,6 +19,7 @@ const FORWARD: Forward<'static> = Forward {
     client: "127.0.0.1",
     default_host: "localhost",
     caller: "outside",
+    priority: crate::priority::Priority::Normal,
     from_peer: false,
 };
 

@@ -1,6 +1,7 @@
 use hydrant_contracts::{Caller, TokenKey};
 
 use crate::refusal::{Reason, Refusal};
+use crate::visitors::Seat;
 
 /// Who calls, and the text that instances see of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +23,19 @@ impl Who {
 /// has one caller: checking it again costs a comparison. Takes no memory without a token.
 #[derive(Debug, Default)]
 pub struct Identities {
-    last: Option<Box<(Box<[u8]>, Who)>>,
+    last: Option<Box<Proved>>,
 }
+
+#[derive(Debug)]
+struct Proved {
+    token: Box<[u8]>,
+    who: Who,
+    /// Where the connection counts as one of the caller's.
+    _seat: Option<CallerSeat>,
+}
+
+/// A connection of a caller, by the text that instances see of it.
+pub(crate) type CallerSeat = Seat<Box<str>>;
 
 impl Identities {
     /// A connection on which nobody has called yet.
@@ -33,7 +45,7 @@ impl Identities {
 
     /// The last token that proved who calls.
     pub(crate) fn token(&self) -> Option<&[u8]> {
-        self.last.as_ref().map(|last| &*last.0)
+        self.last.as_ref().map(|last| &*last.token)
     }
 
     /// Who sent a request with this value of the header `hydrant-token`.
@@ -42,15 +54,31 @@ impl Identities {
         key: &TokenKey,
         token: Option<&[u8]>,
     ) -> Result<&'a Who, Refusal> {
+        self.admit(key, token, |_| Ok(None))
+    }
+
+    /// The same; whoever is new on the connection has to find a seat.
+    pub(crate) fn admit<'a>(
+        &'a mut self,
+        key: &TokenKey,
+        token: Option<&[u8]>,
+        seat: impl FnOnce(&Who) -> Result<Option<CallerSeat>, Refusal>,
+    ) -> Result<&'a Who, Refusal> {
         let Some(token) = token else {
             return Ok(outside());
         };
-        let known = self.last.as_ref().is_some_and(|last| *last.0 == *token);
+        let known = self.last.as_ref().is_some_and(|last| *last.token == *token);
         if !known {
-            self.last = Some(Box::new((token.into(), verified(key, token)?)));
+            let who = verified(key, token)?;
+            self.last = None;
+            self.last = Some(Box::new(Proved {
+                token: token.into(),
+                _seat: seat(&who)?,
+                who,
+            }));
         }
         Ok(match &self.last {
-            Some(last) => &last.1,
+            Some(last) => &last.who,
             None => outside(),
         })
     }

@@ -11,6 +11,8 @@ use crate::clock::Moment;
 use crate::counter::{Count, Rate};
 use crate::ejection::{Ejection, Standing};
 use crate::endpoint::{EndpointId, EndpointTable};
+use crate::limit::Limit;
+use crate::priority::Priority;
 use crate::probe::ProbeQueue;
 
 /// How fast a past peak of latency is forgotten.
@@ -115,10 +117,11 @@ pub struct Live {
 }
 
 /// What one worker knows of an instance. Only that worker writes. On cache lines of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Slot {
     pub(crate) in_flight: Count,
+    pub(crate) limit: Limit,
     /// Peak EWMA of the latency in nanoseconds, the bits of an f64; 0 when there was no answer.
     ewma: AtomicU64,
     ewma_at: Count,
@@ -127,6 +130,8 @@ pub(crate) struct Slot {
     pub(crate) bytes_out: Count,
     pub(crate) retries: Count,
     pub(crate) rate: Rate,
+    /// Requests that failed, by its own fault.
+    pub(crate) failures: Rate,
     pub(crate) errors: [Count; ErrorKind::ALL.len()],
     pub(crate) endpoints: EndpointTable,
 }
@@ -228,9 +233,39 @@ impl Live {
             .map_or(0, |slot| slot.in_flight.get())
     }
 
-    /// Whether it is kept out of the choice now.
+    /// Whether `worker` may send it one more request of this priority.
+    pub(crate) fn has_room(&self, worker: usize, priority: Priority) -> bool {
+        let slot = self.slots[worker].get();
+        slot.is_none_or(|slot| slot.limit.has_room(priority))
+    }
+
+    /// How many requests wait there for an answer, over all workers.
+    pub fn waiting(&self) -> u64 {
+        self.used_slots().map(|slot| slot.limit.waiting()).sum()
+    }
+
+    /// How many may wait there, over the workers that see a queue; `None` where none does.
+    pub fn limit(&self) -> Option<u64> {
+        let limits = self.used_slots().filter_map(|slot| slot.limit.most());
+        limits.reduce(|all, limit| all + limit)
+    }
+
+    /// What its answers take in the mean of late, over all workers and endpoints, in nanoseconds; 0
+    /// before the first.
+    pub(crate) fn mean_latency(&self) -> f64 {
+        let counters = self.used_slots().flat_map(|slot| slot.endpoints.used());
+        let (mut sum, mut requests) = (0.0, 0.0);
+        for (_, counters) in counters {
+            let weight = counters.requests.get() as f64;
+            sum += counters.pace.mean() * weight;
+            requests += weight;
+        }
+        if requests > 0.0 { sum / requests } else { 0.0 }
+    }
+
+    /// Whether it is out now, though it may be used when too few others are left.
     pub fn is_ejected(&self, now: Moment) -> bool {
-        self.ejection.standing(now) != Standing::In
+        self.ejection.true_standing(now) != Standing::In
     }
 
     /// Takes it out of the choice of every worker, at once, until it takes connections again; for
@@ -283,11 +318,29 @@ impl Live {
     }
 
     fn slot(&self, worker: usize) -> &Slot {
-        self.slots[worker].get_or_init(Box::default)
+        let make = || Box::new(Slot::new(self.slots.len()));
+        self.slots[worker].get_or_init(make)
     }
 }
 
 impl Slot {
+    fn new(workers: usize) -> Self {
+        Self {
+            in_flight: Count::default(),
+            limit: Limit::new(workers),
+            ewma: AtomicU64::default(),
+            ewma_at: Count::default(),
+            failures_in_a_row: Count::default(),
+            bytes_in: Count::default(),
+            bytes_out: Count::default(),
+            retries: Count::default(),
+            rate: Rate::default(),
+            failures: Rate::default(),
+            errors: Default::default(),
+            endpoints: EndpointTable::default(),
+        }
+    }
+
     fn latency(&self, now: Moment) -> f64 {
         let ewma = f64::from_bits(self.ewma.load(Relaxed));
         ewma * decay(now.since(Moment::from_nanos(self.ewma_at.get())))
@@ -332,6 +385,7 @@ impl<L: Deref<Target = Live>> InFlight<L> {
     pub fn begin(live: L, worker: usize, endpoint: EndpointId, now: Moment) -> Self {
         let slot = live.slot(worker);
         slot.in_flight.add(1);
+        slot.limit.begin();
         slot.rate.add(now);
         slot.endpoints.get(endpoint).requests.add(1);
         Self {
@@ -355,14 +409,18 @@ impl<L: Deref<Target = Live>> InFlight<L> {
 
     /// The head of the final answer is there.
     pub fn answered(&self, status: u16, now: Moment) {
-        self.told.set(true);
+        self.tell();
         let (slot, latency) = (self.slot(), now.since(self.began));
-        slot.endpoints.get(self.endpoint).latency.record(latency);
+        let counters = slot.endpoints.get(self.endpoint);
+        counters.latency.record(latency);
         if status >= 500 {
             slot.count_error(ErrorKind::Status5xx, self.endpoint);
+            slot.failures.add(now);
             slot.observe((latency.as_nanos() as f64).max(slot.latency(now)), now);
         } else {
-            slot.observe(latency.as_nanos() as f64, now);
+            let nanos = latency.as_nanos() as f64;
+            slot.observe(nanos, now);
+            slot.limit.answered(&counters.pace, nanos, now);
         }
         if matches!(status, 502..=504) {
             self.live.silent(self.worker, now);
@@ -373,7 +431,9 @@ impl<L: Deref<Target = Live>> InFlight<L> {
 
     /// The request failed.
     pub fn failed(&self, kind: ErrorKind, now: Moment) {
-        self.told.set(true);
+        if self.tell() && kind == ErrorKind::Timeout {
+            self.given_up(now);
+        }
         self.slot().count_error(kind, self.endpoint);
         if kind == ErrorKind::Connect {
             self.live.eject(now);
@@ -389,6 +449,7 @@ impl<L: Deref<Target = Live>> InFlight<L> {
             };
             self.slot().observe(latency.as_nanos() as f64, now);
             if !was_hurried {
+                self.slot().failures.add(now);
                 self.live.silent(self.worker, now);
             }
         }
@@ -397,7 +458,7 @@ impl<L: Deref<Target = Live>> InFlight<L> {
     /// The node of its server sent it nowhere: there the instance is gone already, or drains. That
     /// is no failure, but nothing more is sent there for a time.
     pub fn turned_away(&self, now: Moment) {
-        self.told.set(true);
+        self.tell();
         self.live.eject(now);
     }
 
@@ -411,6 +472,21 @@ impl<L: Deref<Target = Live>> InFlight<L> {
         self.slot().bytes_out.add(bytes);
     }
 
+    /// It waits no longer; tells whether it did until now.
+    fn tell(&self) -> bool {
+        let waited = !self.told.replace(true);
+        if waited {
+            self.slot().limit.end();
+        }
+        waited
+    }
+
+    fn given_up(&self, now: Moment) {
+        let (slot, after) = (self.slot(), now.since(self.began));
+        let pace = &slot.endpoints.get(self.endpoint).pace;
+        slot.limit.given_up(pace, after.as_nanos() as f64, now);
+    }
+
     fn slot(&self) -> &Slot {
         self.live.slot(self.worker)
     }
@@ -420,8 +496,9 @@ impl<L: Deref<Target = Live>> Drop for InFlight<L> {
     fn drop(&mut self) {
         let slot = self.slot();
         slot.in_flight.subtract(1);
-        if !self.told.get() {
+        if self.tell() {
             slot.count_error(ErrorKind::Canceled, self.endpoint);
+            self.given_up(Moment::now());
         }
     }
 }

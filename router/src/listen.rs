@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use crate::balance::Chooser;
 use crate::clock::Moment;
 use crate::explain::{self, Explanation};
+use crate::priority::Priority;
 use crate::snapshot::Snapshot;
 use crate::stats::{self, InstanceStats};
 use crate::table::Table;
@@ -59,6 +60,10 @@ pub struct PeerConfig {
 pub struct Limits {
     /// Client connections of one worker; more are closed at once.
     pub connections: usize,
+    /// Of these, the connections from one address to the public listener; more are answered with 503.
+    pub connections_per_address: usize,
+    /// Of these, the connections of one caller who has a token; more are answered with 503.
+    pub connections_per_caller: usize,
     /// For a client to send the head that it has begun; then 408.
     pub head: Duration,
     /// For a client to begin its next request. Longer than the 90 s after which common clients
@@ -81,6 +86,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 50_000,
+            connections_per_address: 25_000,
+            connections_per_caller: 25_000,
             head: Duration::from_secs(10),
             client_idle: Duration::from_secs(120),
             connect: Duration::from_secs(2),
@@ -237,6 +244,7 @@ impl Router {
         let chooser = Chooser {
             worker: 0,
             now: Moment::now(),
+            priority: Priority::Normal,
         };
         let mut rng = fastrand::Rng::new();
         explain::explain(&self.snapshot.load(), &self.key, request, chooser, &mut rng)

@@ -4,7 +4,7 @@
 
 use hydrant_contracts::header;
 
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     header::CALLER,
     header::TOKEN,
     header::FORWARDED_PREFIX,
@@ -12,6 +12,7 @@ const OURS: [&str; 12] = [
     header::TO,
     header::UNSENT,
     header::BROKEN,
+    header::PRIORITY,
     "content-length",
     "transfer-encoding",
     "x-forwarded-for",

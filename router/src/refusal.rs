@@ -30,6 +30,8 @@ pub enum Reason {
     DeadlineExceeded,
     /// A limit of the router is reached.
     Overloaded,
+    /// The client's address, or the caller, has as many connections as one may have.
+    TooManyConnections,
     /// The request is malformed.
     BadRequest,
     /// The head of the request is larger than the limit.
@@ -42,7 +44,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::NoSuchEndpoint,
         Reason::NoSuchService,
         Reason::NoSuchServer,
@@ -53,6 +55,7 @@ impl Reason {
         Reason::NoInstance,
         Reason::DeadlineExceeded,
         Reason::Overloaded,
+        Reason::TooManyConnections,
         Reason::BadRequest,
         Reason::HeadTooLarge,
         Reason::HeadTimeout,
@@ -72,6 +75,7 @@ impl Reason {
             Reason::NoInstance => "no_instance",
             Reason::DeadlineExceeded => "deadline_exceeded",
             Reason::Overloaded => "overloaded",
+            Reason::TooManyConnections => "too_many_connections",
             Reason::BadRequest => "bad_request",
             Reason::HeadTooLarge => "head_too_large",
             Reason::HeadTimeout => "head_timeout",
@@ -88,7 +92,10 @@ impl Reason {
             | Reason::AmbiguousMethod => 404,
             Reason::TierRefused => 403,
             Reason::InvalidToken => 401,
-            Reason::NoHealthyInstance | Reason::NoInstance | Reason::Overloaded => 503,
+            Reason::NoHealthyInstance
+            | Reason::NoInstance
+            | Reason::Overloaded
+            | Reason::TooManyConnections => 503,
             Reason::DeadlineExceeded => 504,
             Reason::BadRequest => 400,
             Reason::HeadTooLarge => 431,
@@ -109,6 +116,7 @@ impl Reason {
             Reason::NoHealthyInstance
             | Reason::NoInstance
             | Reason::Overloaded
+            | Reason::TooManyConnections
             | Reason::UpstreamFailed => Code::Unavailable,
             Reason::DeadlineExceeded | Reason::HeadTimeout => Code::DeadlineExceeded,
             Reason::BadRequest | Reason::HeadTooLarge => Code::InvalidArgument,
@@ -262,7 +270,10 @@ impl Refusal {
     /// The seconds of the `Retry-After` header, where a wait helps.
     pub const fn retry_after(&self) -> Option<u32> {
         match self.reason {
-            Reason::Overloaded | Reason::NoInstance | Reason::NoHealthyInstance => Some(1),
+            Reason::Overloaded
+            | Reason::TooManyConnections
+            | Reason::NoInstance
+            | Reason::NoHealthyInstance => Some(1),
             _ => None,
         }
     }

@@ -11,6 +11,7 @@ use crate::counter::Count;
 use crate::endpoint::EndpointId;
 use crate::histogram::Distribution;
 use crate::instance::{ErrorKind, Live, Slot};
+use crate::priority::Priority;
 use crate::refusal::Reason;
 use crate::service::{Instance, Service};
 use crate::snapshot::Snapshot;
@@ -37,6 +38,10 @@ pub struct InstanceStats {
     pub requests_per_second: f64,
     /// Requests that are there now.
     pub in_flight: u64,
+    /// Those of them that wait for an answer.
+    pub waiting: u64,
+    /// How many may wait; `None` as long as it has no queue.
+    pub limit: Option<u64>,
     /// By [`ErrorKind::as_str`]; kinds that never happened are absent.
     pub errors: BTreeMap<&'static str, u64>,
     /// Time to the head of the answer.
@@ -125,6 +130,8 @@ fn instance_stats(service: &Service, instance: &Instance, now: Moment) -> Instan
             .map(|slot| slot.rate.per_second(now))
             .sum(),
         in_flight: live.in_flight(),
+        waiting: live.waiting(),
+        limit: live.limit(),
         errors: errors(live),
         latency: Latency::from(&all),
         bytes_in: sum(live, |slot| &slot.bytes_in),
@@ -209,6 +216,18 @@ pub fn prometheus(snapshot: &Snapshot, now: Moment) -> String {
         &|s| s.in_flight,
     );
     family(
+        "hydrant_instance_waiting",
+        "gauge",
+        "Requests that wait for an instance's answer now.",
+        &|s| s.waiting,
+    );
+    family(
+        "hydrant_instance_limit",
+        "gauge",
+        "How many requests may wait for its answer; 0 while it has no queue.",
+        &|s| s.limit.unwrap_or(0),
+    );
+    family(
         "hydrant_instance_bytes_in_total",
         "counter",
         "Bytes of requests: their bodies, and with HTTP/1.1 their heads.",
@@ -280,6 +299,49 @@ fn write_errors(out: &mut String, named: &[&InstanceStats]) {
     }
 }
 
+/// Only of services that ever refused for load.
+fn write_shed(out: &mut String, services: &[&Arc<Service>]) {
+    const NAME: &str = "hydrant_shed_total";
+    let help = "Requests refused because the instances had all that they can answer.";
+    header(out, NAME, "counter", help);
+    for service in services {
+        let refused = service.live.shedding().refused();
+        if refused.iter().all(|count| *count == 0) {
+            continue;
+        }
+        for (priority, count) in Priority::ALL.iter().zip(refused) {
+            let (labels, priority) = (service_labels(&service.id), priority.as_str());
+            let _ = writeln!(out, "{NAME}{{{labels},priority=\"{priority}\"}} {count}");
+        }
+    }
+}
+
+/// What is out of the ordinary, a line for each service.
+pub fn troubles(snapshot: &Snapshot, now: Moment) -> Vec<String> {
+    let troubles = snapshot.services().flat_map(|service| {
+        let crowd = service.live.is_panicking().then(|| {
+            format!(
+                "{}: so many instances are out that all of them are used",
+                service.id
+            )
+        });
+        [shedding(service, now), crowd].into_iter().flatten()
+    });
+    let mut troubles: Vec<_> = troubles.collect();
+    troubles.sort_unstable();
+    troubles
+}
+
+fn shedding(service: &Service, now: Moment) -> Option<String> {
+    let seconds = service.live.shedding().lasts(now)?.as_secs();
+    let total: u64 = service.live.shedding().refused().iter().sum();
+    Some(format!(
+        "{}: for {seconds} s requests are refused, because the instances have all that they can \
+         answer; {total} since the node started",
+        service.id
+    ))
+}
+
 fn write_services(out: &mut String, snapshot: &Snapshot) {
     const READY: &str = "hydrant_service_ready_instances";
     const LATENCY: &str = "hydrant_service_latency_seconds";
@@ -294,6 +356,7 @@ fn write_services(out: &mut String, snapshot: &Snapshot) {
             .count();
         let _ = writeln!(out, "{READY}{{{}}} {ready}", service_labels(&service.id));
     }
+    write_shed(out, &services);
     header(out, LATENCY, "histogram", "Time to the head of the answer.");
     for service in &services {
         write_latency(

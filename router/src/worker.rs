@@ -1,5 +1,5 @@
 use std::cell::{Cell, RefCell, RefMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,22 +10,32 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::alarms::{Alarms, GRAIN};
+use crate::balance::{self, Chooser, Tried};
 use crate::clock::Moment;
-use crate::decide::Listener;
+use crate::decide::{Listener, Route};
 use crate::http1;
 use crate::http2::{self, Http2};
+use crate::identity::{CallerSeat, Who};
 use crate::listen::Limits;
+use crate::outlier::Judge;
+use crate::priority::Priority;
+use crate::refusal::{Reason, Refusal};
 use crate::scratch::Scratch;
+use crate::service::Instance;
+use crate::shed::Watch;
 use crate::snapshot::Snapshot;
 use crate::splice::Pipes;
 use crate::stream::Stream;
 use crate::tls::{Protocol, Tls};
 use crate::upstream::Pools;
+use crate::visitors::{Visitors, network};
 
 /// How often idle connections to instances are looked through, in sweeps of the alarms.
 const SWEEPS_PER_POOL_SWEEP: u32 = 10;
 /// How long no connection is accepted after the system could not give one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// The most refused connections of a worker that are told why; more are closed at once.
+const MAX_TURNING_AWAY: usize = 64;
 
 /// How often the files of certificates are looked at.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
@@ -60,7 +70,13 @@ pub(crate) struct Worker {
     hosts: [Box<str>; 2],
     draining: Cell<bool>,
     last_turned_away: Cell<Option<Moment>>,
+    /// The services of which it was the first to refuse a request for load.
+    shedding: RefCell<Vec<Watch>>,
     connections: Cell<usize>,
+    addresses: Visitors<IpAddr>,
+    callers: Visitors<Box<str>>,
+    /// Connections that are told why they are refused.
+    turning_away: Cell<usize>,
     last_closed: tokio::sync::Notify,
 }
 
@@ -121,7 +137,11 @@ impl Worker {
             hosts: [host(&parts.public)?, host(&parts.local)?],
             draining: Cell::new(false),
             last_turned_away: Cell::new(None),
+            shedding: RefCell::default(),
             connections: Cell::new(0),
+            addresses: Visitors::default(),
+            callers: Visitors::default(),
+            turning_away: Cell::new(0),
             last_closed: tokio::sync::Notify::new(),
         })
     }
@@ -142,17 +162,73 @@ impl Worker {
         self.rng.borrow_mut()
     }
 
-    /// Somebody came to the peer listener who is no node of the fleet. Who comes again and again
-    /// does not fill the log.
+    /// The instance that a request goes to.
+    pub(crate) fn choose<'s>(
+        &self,
+        route: &Route<'s>,
+        tried: &Tried,
+        priority: Priority,
+    ) -> Result<&'s Arc<Instance>, Refusal> {
+        let chooser = Chooser {
+            worker: self.index,
+            now: Moment::now(),
+            priority,
+        };
+        let chosen = balance::choose(route, tried, chooser, &mut self.rng());
+        if let Err(refusal) = &chosen
+            && refusal.reason == Reason::Overloaded
+        {
+            self.shed(route, chooser);
+        }
+        chosen
+    }
+
+    fn shed(&self, route: &Route<'_>, chooser: Chooser) {
+        let shedding = route.service.live.shedding();
+        if shedding.refuse(self.index, chooser.priority, chooser.now) {
+            let watch = Watch::begin(route.service);
+            self.shedding.borrow_mut().push(watch);
+        }
+    }
+
+    /// Somebody came to the peer listener who is no node of the fleet.
     fn turned_away(&self, address: SocketAddr, error: &str) {
+        if self.may_warn() {
+            tracing::warn!(%address, %error, "refused a connection to the peer listener");
+        } else {
+            tracing::debug!(%address, %error, "refused a connection to the peer listener");
+        }
+    }
+
+    /// Who comes again and again does not fill the log.
+    fn may_warn(&self) -> bool {
         let now = Moment::now();
         let last = self.last_turned_away.get();
-        if last.is_some_and(|last| now.since(last) < TURNED_AWAY_EVERY) {
-            tracing::debug!(%address, %error, "refused a connection to the peer listener");
-            return;
+        let may = last.is_none_or(|last| now.since(last) >= TURNED_AWAY_EVERY);
+        if may {
+            self.last_turned_away.set(Some(now));
         }
-        self.last_turned_away.set(Some(now));
-        tracing::warn!(%address, %error, "refused a connection to the peer listener");
+        may
+    }
+
+    /// The seat of one more connection of a caller.
+    /// Another node has counted it already.
+    pub(crate) fn seat(&self, from: Listener, who: &Who) -> Result<Option<CallerSeat>, Refusal> {
+        if from == Listener::Peer {
+            return Ok(None);
+        }
+        let (caller, most) = (&*who.text, self.limits.connections_per_caller);
+        let seat = self.callers.enter(caller.into(), most);
+        seat.map(Some).ok_or_else(|| {
+            if self.may_warn() {
+                tracing::warn!(
+                    caller,
+                    most,
+                    "a caller has as many connections as one may have"
+                );
+            }
+            too_many_connections(caller, most)
+        })
     }
 
     /// The router ends: no request after the present ones.
@@ -272,14 +348,54 @@ fn begin(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, which: Lis
         return;
     }
     let (counted, worker) = (Counted::new(worker), Rc::clone(worker));
+    let seat = match which {
+        Listener::Public => {
+            let most = worker.limits.connections_per_address;
+            let Some(seat) = worker.addresses.enter(network(address.ip()), most) else {
+                return turn_away(counted, stream, address);
+            };
+            Some(seat)
+        }
+        Listener::Local | Listener::Peer => None,
+    };
     let tls = worker.tls.clone().filter(|_| which == Listener::Peer);
     tokio::task::spawn_local(async move {
         match tls {
             None => http1::serve(worker, Stream::Plain(stream), address, which).await,
             Some(tls) => Box::pin(serve_tls(worker, &tls, stream, address, which)).await,
         }
+        drop((counted, seat));
+    });
+}
+
+/// Says why to some, and to no more than the others can bear.
+fn turn_away(counted: Counted, stream: TcpStream, address: SocketAddr) {
+    let worker = Rc::clone(&counted.0);
+    let (ip, most) = (address.ip(), worker.limits.connections_per_address);
+    let refusal = too_many_connections(&ip.to_canonical().to_string(), most);
+    worker
+        .snapshot()
+        .totals()
+        .refused(worker.index, refusal.reason);
+    if worker.may_warn() {
+        tracing::warn!(address = %ip, most, "an address has as many connections as one may have");
+    }
+    if worker.turning_away.get() >= MAX_TURNING_AWAY {
+        return;
+    }
+    worker.turning_away.set(worker.turning_away.get() + 1);
+    tokio::task::spawn_local(async move {
+        http1::turn_away(&worker, Stream::Plain(stream), &refusal).await;
+        worker.turning_away.set(worker.turning_away.get() - 1);
         drop(counted);
     });
+}
+
+fn too_many_connections(whose: &str, most: usize) -> Refusal {
+    let message =
+        format!("{whose} has {most} connections to a thread of the router, which is the most");
+    Refusal::new(Reason::TooManyConnections, message)
+        .mend("use connections again, or raise the limit in [node]")
 }
 
 /// Whoever does not prove to be a node of the fleet is not listened to.
@@ -319,14 +435,22 @@ async fn sweep(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(GRAIN);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut count: u32 = 0;
+    let mut judge = Judge::default();
     loop {
         ticks.tick().await;
         let now = Moment::now();
         worker.alarms.sweep(now);
         count = count.wrapping_add(1);
+        if worker.index == 0 {
+            judge.go_on(&worker.snapshot(), now);
+        }
         if count.is_multiple_of(SWEEPS_PER_POOL_SWEEP) {
             worker.pools.sweep(now);
             worker.http2.sweep();
+            worker
+                .shedding
+                .borrow_mut()
+                .retain(|watch| watch.goes_on(now));
         }
     }
 }

@@ -40,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) public: SocketAddr,
     pub(crate) local: SocketAddr,
     pub(crate) workers: Option<usize>,
+    pub(crate) limits: hydrant_router::Limits,
     pub(crate) grace: Option<Duration>,
     pub(crate) services: Vec<ServiceSpec>,
     pub(crate) fleet: Option<Fleet>,
@@ -52,8 +53,11 @@ pub(crate) struct Settings {
 impl Settings {
     /// What the file says, on these addresses and this data folder.
     pub(crate) fn new(file: File, data: PathBuf, public: SocketAddr, local: SocketAddr) -> Self {
+        let mut limits = hydrant_router::Limits::default();
+        file.node.bound(&mut limits);
         Self {
             data,
+            limits,
             public,
             local,
             workers: file.node.workers(),
@@ -167,6 +171,7 @@ fn node_config(
     config.public = settings.public;
     config.local = settings.local;
     config.workers = settings.workers.unwrap_or(config.workers);
+    config.limits = settings.limits;
     config.grace = settings.grace.unwrap_or(config.grace);
     config.services = settings.services;
     if builtin {

@@ -10,6 +10,7 @@ mod telemetry;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -85,12 +86,31 @@ pub(crate) struct Node {
     grace: Option<Spanned<Duration>>,
     /// How many threads carry traffic; one per core when it is not given.
     workers: Option<Spanned<usize>>,
+    /// The connections that one client address, and one caller, may have to each of these threads.
+    connections_per_address: Option<NonZeroUsize>,
+    connections_per_caller: Option<NonZeroUsize>,
 }
 
 impl Node {
     /// How long services live without a node, when the file says it.
     pub(crate) fn grace(&self) -> Option<std::time::Duration> {
         self.grace.as_ref().map(|grace| grace.get_ref().get())
+    }
+
+    /// Sets what the file says of the router's bounds.
+    pub(crate) fn bound(&self, limits: &mut hydrant_router::Limits) {
+        for (bound, said) in [
+            (
+                &mut limits.connections_per_address,
+                self.connections_per_address,
+            ),
+            (
+                &mut limits.connections_per_caller,
+                self.connections_per_caller,
+            ),
+        ] {
+            *bound = said.map_or(*bound, NonZeroUsize::get);
+        }
     }
 
     /// How many threads carry traffic, when the file says it.

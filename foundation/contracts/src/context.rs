@@ -16,6 +16,8 @@ pub mod header {
     pub const GRPC_TIMEOUT: &str = "grpc-timeout";
     /// The deadline of a plain HTTP request, in milliseconds from now.
     pub const TIMEOUT: &str = "hydrant-timeout-ms";
+    /// How much the request matters when there are too many: `low`, `normal` or `high`.
+    pub const PRIORITY: &str = "hydrant-priority";
     /// The token that proves who calls; taken off by the router.
     pub const TOKEN: &str = "hydrant-token";
     /// Who calls, as the router proved it: `tier/service`, `operator` or `outside`.

@@ -16,11 +16,11 @@ use super::head::{HeadError, RequestHead, fields, parse_request};
 use super::refuse::{Form, answer, style_of};
 use super::request::Request;
 use crate::alarms::Alarm;
-use crate::balance::{Chooser, Tried, choose};
-use crate::clock::Moment;
+use crate::balance::Tried;
 use crate::decide::{self, Listener, Route, decide};
 use crate::http2;
-use crate::identity::Identities;
+use crate::identity::{Identities, Who};
+use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal};
 use crate::service::Instance;
 use crate::snapshot::Snapshot;
@@ -271,7 +271,9 @@ fn accept<'s>(
     body: Body,
     form: Form,
 ) -> Result<Accepted<'s>, Refusal> {
-    let who = client.identities.resolve(&worker.key, head.token)?;
+    let (key, from) = (&worker.key, client.listener);
+    let seat = |who: &Who| worker.seat(from, who);
+    let who = client.identities.admit(key, head.token, seat)?;
     let route = decide(
         snapshot,
         &decide::Request {
@@ -283,13 +285,15 @@ fn accept<'s>(
             to: head.to,
         },
     )?;
-    let instance = choose_instance(worker, &route, &Tried::default())?;
+    let priority = Priority::of(head.priority, client.listener, &who.caller);
+    let instance = worker.choose(&route, &Tried::default(), priority)?;
     let (way, path) = Way::to(&route, instance, head.path.as_bytes(), head.token);
     let forward = Forward {
         way,
         client: &client.address_text,
         default_host: worker.host(client.listener),
         caller: &who.text,
+        priority,
         from_peer: client.listener == Listener::Peer,
     };
     let mut out = worker.scratch.take_buffer();
@@ -302,6 +306,7 @@ fn accept<'s>(
         seen: false,
         afar: false,
         reached: false,
+        priority,
         repeatable: route.repeatable && head.upgrade.is_none(),
         to_head: head.method == "HEAD",
         http11: head.http11,
@@ -321,18 +326,6 @@ fn accept<'s>(
         request,
         form,
     })
-}
-
-pub(super) fn choose_instance<'s>(
-    worker: &Worker,
-    route: &Route<'s>,
-    tried: &Tried,
-) -> Result<&'s Arc<Instance>, Refusal> {
-    let chooser = Chooser {
-        worker: worker.index,
-        now: Moment::now(),
-    };
-    choose(route, tried, chooser, &mut worker.rng())
 }
 
 fn refusal_of(error: HeadError) -> Refusal {
@@ -361,6 +354,15 @@ pub(super) async fn refuse(
         Ok(Ok(())) if form.close => Then::Linger,
         Ok(Ok(())) => Then::Next,
         _ => Then::Close,
+    }
+}
+
+/// Answers a connection that may not come in, whatever it is about to ask.
+pub(crate) async fn turn_away(worker: &Worker, mut stream: Stream, refusal: &Refusal) {
+    let bytes = answer(refusal, Form::UNKNOWN);
+    let written = tokio::time::timeout(LINGER_IDLE, stream.write_all(&bytes)).await;
+    if matches!(written, Ok(Ok(()))) {
+        linger(worker, stream).await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt as _;
 
-use super::connection::{Accepted, Client, Then, choose_instance, refuse};
+use super::connection::{Accepted, Client, Then, refuse};
 use super::exchange::{End, Exchange};
 use super::request::Request;
 use super::tunnel;
@@ -73,7 +73,7 @@ pub(super) async fn deliver(worker: &Worker, client: &mut Client, accepted: Acce
         // While that failed, others may have come.
         let snapshot = worker.snapshot();
         let route = route.renewed(&snapshot).unwrap_or(route);
-        let next = match choose_instance(worker, &route, &tried) {
+        let next = match worker.choose(&route, &tried, request.priority) {
             Ok(next) => next,
             Err(none_left) if untouched => break none_left,
             Err(_) => break refusal,

@@ -10,6 +10,7 @@ use super::head::RequestHead;
 use super::response::copy_fields;
 use crate::decide::Route;
 use crate::peer::Reach;
+use crate::priority::Priority;
 use crate::service::Instance;
 
 /// What the router adds to a request.
@@ -23,6 +24,8 @@ pub struct Forward<'a> {
     pub default_host: &'a str,
     /// Who calls, as proved.
     pub caller: &'a str,
+    /// How much it matters.
+    pub priority: Priority,
     /// Another node sent it. What it tells of the client is true, and goes on as it is.
     pub from_peer: bool,
 }
@@ -156,6 +159,10 @@ impl RequestHead<'_> {
             out,
             &[b"hydrant-caller: ", forward.caller.as_bytes(), b"\r\n"],
         );
+        if forward.priority != Priority::Normal {
+            let priority = forward.priority.as_str().as_bytes();
+            push(out, &[b"hydrant-priority: ", priority, b"\r\n"]);
+        }
         // Writing to a vector cannot fail.
         if !self.traced {
             let _ = write!(out, "traceparent: {}\r\n", TraceParent::generate());
@@ -189,6 +196,7 @@ mod tests {
         client: "10.0.0.1",
         default_host: "127.0.0.1:8080",
         caller: "outside",
+        priority: Priority::Normal,
         from_peer: false,
     };
     const CONTEXT: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\ncorrelation-id: c1\r\n";

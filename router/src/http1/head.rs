@@ -78,6 +78,8 @@ pub struct RequestHead<'a> {
     pub to: Option<&'a [u8]>,
     /// The server whose node is asked.
     pub server: Option<&'a [u8]>,
+    /// How much it matters, as the client says.
+    pub priority: Option<&'a [u8]>,
     /// How long the client is ready to wait.
     pub timeout: Option<Timeout>,
     /// `content-type`, to answer errors in the caller's language.
@@ -130,6 +132,7 @@ pub fn parse_request<'a>(
         token: None,
         to: None,
         server: None,
+        priority: None,
         timeout: None,
         content_type: None,
         connect_protocol: false,
@@ -313,6 +316,14 @@ impl<'a> RequestHead<'a> {
             15 if is("x-forwarded-for") => {
                 self.forwarded.insert(index);
                 self.forwarded_for.push(value);
+            }
+            16 if is(header::PRIORITY) => {
+                self.dropped.insert(index);
+                once(
+                    &mut self.priority,
+                    value,
+                    "there is more than one hydrant-priority",
+                )?;
             }
             16 if is("proxy-connection") => self.dropped.insert(index),
             16 if is("x-forwarded-host") => self.forwarded.insert(index),

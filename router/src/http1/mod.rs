@@ -14,4 +14,4 @@ mod tunnel;
 
 pub use forward::{Forward, Way};
 
-pub(crate) use connection::serve;
+pub(crate) use connection::{serve, turn_away};

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use super::body::Body;
 use super::forward::Way;
 use crate::decide::Route;
+use crate::priority::Priority;
 use crate::service::Instance;
 
 /// How much of a request is kept, head and body, so that it can be sent again.
@@ -30,6 +31,8 @@ pub(super) struct Request {
     pub(super) reached: bool,
     /// A repeat is safe.
     pub(super) repeatable: bool,
+    /// How much it matters when there are too many.
+    pub(super) priority: Priority,
     /// HEAD: the answer has no body.
     pub(super) to_head: bool,
     /// The client speaks HTTP/1.1.
@@ -230,6 +233,7 @@ mod tests {
                 client: "10.0.0.1",
                 default_host: "h",
                 caller: "outside",
+                priority: Priority::Normal,
                 from_peer: false,
             };
             let mut bytes = Vec::new();
@@ -248,6 +252,7 @@ mod tests {
                 afar: false,
                 reached: false,
                 repeatable: false,
+                priority: Priority::Normal,
                 to_head: false,
                 http11: true,
                 keep_alive: true,

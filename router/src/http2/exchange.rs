@@ -16,12 +16,13 @@ use super::body::{AnswerBody, Deadline, Forwarded, Sent, Upload, UploadEnd};
 use super::head::{self, ForUs, Onward};
 use super::pool::{Answered, Destination, Failure, speaks_http2};
 use crate::answer::{Answer, Style};
-use crate::balance::{self, Chooser, Tried};
+use crate::balance::Tried;
 use crate::clock::Moment;
 use crate::decide::{self, Listener, Route};
 use crate::http1::Way;
 use crate::http1::head::check_host;
 use crate::instance::{ErrorKind, InFlight};
+use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal, Unsent, Verdict};
 use crate::service::Instance;
 use crate::upstream::SILENCE;
@@ -37,6 +38,7 @@ struct Exchange<'a> {
     upload: Rc<Upload>,
     active: Rc<Active>,
     deadline: Option<Instant>,
+    priority: Priority,
     style: Style,
     token: Option<HeaderValue>,
     /// Another node sent it, and chooses the instances.
@@ -80,7 +82,7 @@ async fn forward(
     let who = client
         .identities
         .borrow_mut()
-        .resolve(&worker.key, token)?
+        .admit(&worker.key, token, |who| worker.seat(client.listener, who))?
         .clone();
     let asked = decide::Request {
         listener: client.listener,
@@ -91,9 +93,12 @@ async fn forward(
         to: to.as_deref(),
     };
     let route = decide::decide(&snapshot, &asked)?;
+    let priority = for_us.priority.as_ref().map(HeaderValue::as_bytes);
+    let priority = Priority::of(priority, client.listener, &who.caller);
     let timeout = head::timeout(&parts.headers)?;
     let onward = Onward {
         caller: &who.text,
+        priority,
         from_peer: client.listener == Listener::Peer,
         client: client.address.ip(),
         authority: authority.as_deref(),
@@ -108,6 +113,7 @@ async fn forward(
         upload: Upload::new(body, active),
         active: Rc::clone(active),
         deadline: timeout.map(|timeout| Instant::now() + timeout),
+        priority,
         style,
         token: for_us.token,
         for_peer: client.listener == Listener::Peer,
@@ -125,7 +131,7 @@ impl Exchange<'_> {
             // While an attempt failed, other instances may have come.
             let snapshot = self.worker.snapshot();
             let route = self.route.renewed(&snapshot).unwrap_or(self.route);
-            let instance = self.choose(&route, &tried)?;
+            let instance = self.worker.choose(&route, &tried, self.priority)?;
             let failure = match self.attempt(&route, instance, &tried).await? {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
@@ -139,14 +145,6 @@ impl Exchange<'_> {
                 return Err(self.failed(instance, &failure));
             }
         }
-    }
-
-    fn choose<'s>(&self, route: &Route<'s>, tried: &Tried) -> Result<&'s Arc<Instance>, Refusal> {
-        let chooser = Chooser {
-            worker: self.worker.index,
-            now: Moment::now(),
-        };
-        balance::choose(route, tried, chooser, &mut self.worker.rng())
     }
 
     /// The outer error ends the exchange; the inner one may let another instance try.

@@ -9,6 +9,7 @@ use hydrant_contracts::{CorrelationId, Timeout, TraceParent, header as ours};
 
 use crate::http1::Way;
 use crate::names::{is_lookalike, is_only_in_heads};
+use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal, Verdict, shown};
 
 const TIMEOUTS: [HeaderName; 3] = [
@@ -32,9 +33,18 @@ const FORWARDED_PREFIX: HeaderName = HeaderName::from_static(ours::FORWARDED_PRE
 const TO: HeaderName = HeaderName::from_static(ours::TO);
 const SERVER: HeaderName = HeaderName::from_static(ours::SERVER);
 const UNSENT: HeaderName = HeaderName::from_static(ours::UNSENT);
+const PRIORITY: HeaderName = HeaderName::from_static(ours::PRIORITY);
 const BROKEN: HeaderName = HeaderName::from_static(ours::BROKEN);
 /// What a request may not bring along: it is set anew on each way, or says something to us alone.
-const FOR_THIS_HOP: [HeaderName; 6] = [FORWARDED_PREFIX, TOKEN, TO, SERVER, UNSENT, BROKEN];
+const FOR_THIS_HOP: [HeaderName; 7] = [
+    FORWARDED_PREFIX,
+    TOKEN,
+    TO,
+    SERVER,
+    UNSENT,
+    BROKEN,
+    PRIORITY,
+];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -43,6 +53,7 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 #[derive(Debug)]
 pub(super) struct Onward<'a> {
     pub(super) caller: &'a str,
+    pub(super) priority: Priority,
     /// Another node sent it. What it tells of the client is true, and goes on as it is.
     pub(super) from_peer: bool,
     pub(super) client: IpAddr,
@@ -55,6 +66,7 @@ pub(super) struct ForUs {
     pub(super) token: Option<HeaderValue>,
     pub(super) to: Option<HeaderValue>,
     pub(super) server: Option<HeaderValue>,
+    pub(super) priority: Option<HeaderValue>,
 }
 
 impl ForUs {
@@ -64,6 +76,7 @@ impl ForUs {
             token: once(headers, &TOKEN)?,
             to: once(headers, &TO)?,
             server: once(headers, &SERVER)?,
+            priority: once(headers, &PRIORITY)?,
         })
     }
 }
@@ -123,6 +136,9 @@ pub(super) fn prepare(headers: &mut HeaderMap, onward: &Onward<'_>) {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     insert(headers, CALLER, onward.caller);
+    if onward.priority != Priority::Normal {
+        insert(headers, PRIORITY, onward.priority.as_str());
+    }
     add_context(headers);
     if !onward.from_peer {
         add_forwarded(headers, onward);

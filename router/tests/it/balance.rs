@@ -10,7 +10,7 @@ use hydrant_router::balance::{Chooser, Tried, choose};
 use hydrant_router::decide::{Request, decide};
 use hydrant_router::{
     EndpointId, ErrorKind, Explanation, InFlight, Instance, Listener, Live, Moment, Nearness,
-    Reason, Snapshot, Table, explain,
+    Priority, Reason, Snapshot, Table, explain,
 };
 use proptest::prelude::*;
 
@@ -167,6 +167,7 @@ impl Simulation {
         let chooser = Chooser {
             worker: 0,
             now: self.now,
+            priority: Priority::Normal,
         };
         let Ok(chosen) = choose(&route, &Tried::default(), chooser, &mut self.rng) else {
             return;
@@ -313,6 +314,7 @@ fn a_dead_server_is_passed_over_at_once_and_as_a_whole() {
     let chooser = Chooser {
         worker: 0,
         now: simulation.now,
+        priority: Priority::Normal,
     };
     let tries = (0..100).map(|_| choose(&route, &Tried::default(), chooser, &mut simulation.rng));
     let servers: Vec<_> = tries
@@ -333,7 +335,11 @@ fn one_that_refuses_afar_is_out_for_a_time() {
     let route = decide(&simulation.snapshot, &REQUEST).unwrap();
     let mut rng = fastrand::Rng::with_seed(1);
     let mut chosen = |now: Moment| {
-        let chooser = Chooser { worker: 0, now };
+        let chooser = Chooser {
+            worker: 0,
+            now,
+            priority: Priority::Normal,
+        };
         let chosen = (0..100).map(|_| choose(&route, &Tried::default(), chooser, &mut rng));
         let first = chosen.filter(|chosen| Arc::ptr_eq(chosen.as_ref().unwrap(), first));
         first.count()
@@ -426,6 +432,7 @@ fn explained(snapshot: &Snapshot, path: &str, headers: &[(&str, &str)]) -> Expla
     let chooser = Chooser {
         worker: 0,
         now: Moment::now(),
+        priority: Priority::Normal,
     };
     let mut rng = fastrand::Rng::with_seed(1);
     explain::explain(snapshot, &key, &request, chooser, &mut rng)
@@ -454,7 +461,7 @@ proptest! {
             .map(|number| InFlight::begin(Arc::clone(&at(number).live), 0, EndpointId::default(), START))
             .collect();
         let route = decide(&snapshot, &REQUEST).unwrap();
-        let chooser = Chooser { worker: 0, now: START.after(Duration::from_millis(1)) };
+        let chooser = Chooser { worker: 0, now: START.after(Duration::from_millis(1)), priority: Priority::Normal };
         let (mut tried, mut rng) = (Tried::default(), fastrand::Rng::with_seed(seed));
         let is_good = |instance: &Instance| {
             let peer = instance.reach.peer();

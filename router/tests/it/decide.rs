@@ -9,7 +9,9 @@ use hydrant_contracts::{
 use hydrant_router::balance::{Chooser, Tried, choose};
 use hydrant_router::decide::{Request, decide};
 use hydrant_router::explain::{self, explain};
-use hydrant_router::{EndpointId, ErrorKind, InFlight, Listener, Moment, Reason, Snapshot, Table};
+use hydrant_router::{
+    EndpointId, ErrorKind, InFlight, Listener, Moment, Priority, Reason, Snapshot, Table,
+};
 use proptest::prelude::*;
 
 /// A ready instance that answers on a port of its own, written `tier/service` and a number.
@@ -618,7 +620,7 @@ proptest! {
             headers: token.clone().map(|token| (header::TOKEN.into(), token)).into_iter().collect(),
             listener: case.listener,
         };
-        let chooser = Chooser { worker: 0, now };
+        let chooser = Chooser { worker: 0, now, priority: Priority::Normal };
         let mut rng = fastrand::Rng::with_seed(case.seed);
         let explained = explain(&snapshot, &key, &asked, chooser, &mut rng);
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hydrant_contracts::{Caller, Identity, InstanceState};
 use hydrant_router::balance::{Chooser, Tried, choose};
 use hydrant_router::decide::{Request, Route, decide};
-use hydrant_router::{Listener, Moment, Refusal, Snapshot, Table};
+use hydrant_router::{Listener, Moment, Priority, Refusal, Snapshot, Table};
 
 use crate::balance::table;
 use crate::decide::instance;
@@ -49,6 +49,7 @@ fn told(decided: Result<Route<'_>, Refusal>) -> String {
     let chooser = Chooser {
         worker: 0,
         now: Moment::now(),
+        priority: Priority::Normal,
     };
     let mut rng = fastrand::Rng::with_seed(1);
     let chosen = decided.and_then(|route| {

@@ -114,11 +114,22 @@ fn place(candidate: &proto::Candidate) -> String {
 
 fn verdict(candidate: &proto::Candidate, chosen: &str) -> (String, Style) {
     if !candidate.excluded.is_empty() {
-        (format!("excluded: {}", candidate.excluded), Style::Bad)
+        let limit = limit(candidate);
+        (
+            format!("excluded: {}{limit}", candidate.excluded),
+            Style::Bad,
+        )
     } else if candidate.instance == chosen {
         ("chosen".into(), Style::Good)
     } else {
         ("may be chosen".into(), Style::Plain)
+    }
+}
+
+fn limit(candidate: &proto::Candidate) -> String {
+    match candidate.limit {
+        0 => String::new(),
+        limit => format!(" ({} wait, at most {limit} may)", candidate.waiting),
     }
 }
 
@@ -136,6 +147,8 @@ fn document(explained: &proto::ExplainResponse) -> Value {
             "load": candidate.load,
             "in_flight": candidate.in_flight,
             "latency_us": candidate.latency_us,
+            "waiting": candidate.waiting,
+            "limit": Some(candidate.limit).filter(|limit| *limit != 0),
         })
     };
     json!({

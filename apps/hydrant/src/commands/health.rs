@@ -42,7 +42,9 @@ fn is_well(answer: &Answer<proto::HealthResponse>) -> bool {
 }
 
 fn troubles(health: &proto::HealthResponse) -> Vec<String> {
-    supervised::troubles(&health.services, &Default::default())
+    let mut troubles = supervised::troubles(&health.services, &Default::default());
+    troubles.extend(health.routing.iter().cloned());
+    troubles
 }
 
 /// One server as it always was; of several a line each, and a page of each that is not well.
@@ -217,6 +219,7 @@ fn server(answer: &Answer<proto::HealthResponse>) -> Result<Value> {
         "engines": engines,
         "services": services,
         "instances": instances,
+        "routing": health.map(|health| &health.routing),
         "error": error.map(|error| json!({
             "code": error.code.as_str(),
             "reason": error.reason,

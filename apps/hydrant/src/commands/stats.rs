@@ -146,8 +146,11 @@ fn page(summed: &Summed, output: &Output) -> Result<()> {
     let lines = [
         format!("{} of {}/{}", stats.instance, tier(stats), stats.service),
         format!(
-            "  requests   {}, {:.1} a second, {} in flight",
-            stats.requests, stats.requests_per_second, stats.in_flight
+            "  requests   {}, {:.1} a second, {} in flight{}",
+            stats.requests,
+            stats.requests_per_second,
+            stats.in_flight,
+            limit(stats)
         ),
         format!(
             "  latency    p50 {}, p90 {}, p99 {}",
@@ -223,6 +226,14 @@ fn errors(stats: &proto::InstanceStats) -> String {
     }
 }
 
+/// As long as it has a queue.
+fn limit(stats: &proto::InstanceStats) -> String {
+    match stats.limit {
+        0 => String::new(),
+        limit => format!(", {} wait of at most {limit}", stats.waiting),
+    }
+}
+
 fn ejected(stats: &proto::InstanceStats) -> &'static str {
     if stats.ejected { ", out now" } else { "" }
 }
@@ -268,6 +279,8 @@ struct Counts<'a> {
     requests: u64,
     requests_per_second: f64,
     in_flight: u32,
+    waiting: u32,
+    limit: Option<u32>,
     errors: BTreeMap<&'a str, u64>,
     p50_us: u64,
     p90_us: u64,
@@ -316,6 +329,8 @@ impl<'a> From<&'a proto::InstanceStats> for Counts<'a> {
             requests: stats.requests,
             requests_per_second: stats.requests_per_second,
             in_flight: stats.in_flight,
+            waiting: stats.waiting,
+            limit: Some(stats.limit).filter(|limit| *limit != 0),
             errors: errors
                 .map(|(kind, count)| (kind.as_str(), *count))
                 .collect(),

@@ -71,6 +71,11 @@ fn routing() {
 }
 
 #[test]
+fn resilience() {
+    check("docs/guide/resilience.md", &["python3"]);
+}
+
+#[test]
 fn operate() {
     check("docs/guide/operate.md", &["python3"]);
 }
