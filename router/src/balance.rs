@@ -189,7 +189,13 @@ pub fn choose<'s>(
     let chosen = picked
         .filter(|pick| !pick.is_trial || pick.claim(chooser.now))
         .map(|pick| pick.instance);
-    chosen.ok_or_else(|| none_left(route, tried, chooser))
+    chosen.ok_or_else(|| {
+        let refusal = none_left(route, tried, chooser);
+        for instance in route.candidates().into_iter().flatten() {
+            instance.live.refused(chooser.worker, chooser.now);
+        }
+        refusal
+    })
 }
 
 /// What would be chosen; it changes nothing.

@@ -239,6 +239,13 @@ impl Live {
         slot.is_none_or(|slot| slot.limit.has_room(priority))
     }
 
+    /// `worker` had a request for it that found no room.
+    pub(crate) fn refused(&self, worker: usize, now: Moment) {
+        if let Some(slot) = self.slots[worker].get() {
+            slot.limit.refused(now);
+        }
+    }
+
     /// How many requests wait there for an answer, over all workers.
     pub fn waiting(&self) -> u64 {
         self.used_slots().map(|slot| slot.limit.waiting()).sum()

@@ -82,11 +82,16 @@ impl Pace {
 pub(crate) struct Limit {
     floor: u64,
     waiting: Count,
+    /// Of these, those that have no answer for another reason than the queue, as long polls. They fill no
+    /// place.
+    silent: Count,
     /// 0 while there is none.
     most: Count,
     window: Window,
     queued_windows: Count,
     calm_windows: Count,
+    /// 1 in the window after the limit was lowered: its answers are still to what came before.
+    settles: Count,
     probe: Probe,
     /// How often a probe has shown that what is slow is not slow from load.
     rebases: Count,
@@ -95,6 +100,7 @@ pub(crate) struct Limit {
 /// The answers since the limit was last looked at.
 #[derive(Debug, Default)]
 struct Window {
+    began: Count,
     ends: Count,
     answers: Count,
     queued: Count,
@@ -118,6 +124,8 @@ struct Probe {
 /// What a window has shown.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
+    /// How many waited in the mean, of those that were answered.
+    served: f64,
     queued: bool,
     room: f64,
     latency: f64,
@@ -130,10 +138,12 @@ impl Limit {
         Self {
             floor: share.clamp(LOWEST_FLOOR, FLOOR),
             waiting: Count::default(),
+            silent: Count::default(),
             most: Count::default(),
             window: Window::default(),
             queued_windows: Count::default(),
             calm_windows: Count::default(),
+            settles: Count::default(),
             probe: Probe::default(),
             rebases: Count::default(),
         }
@@ -146,13 +156,24 @@ impl Limit {
 
     /// How many may wait; `None` while the instance has no queue.
     pub(crate) fn most(&self) -> Option<u64> {
-        Some(self.most.get()).filter(|most| *most > 0)
+        let most = Some(self.most.get()).filter(|most| *most > 0);
+        most.map(|most| most + self.silent.get())
     }
 
     /// Whether one more request of this priority may wait.
     pub(crate) fn has_room(&self, priority: Priority) -> bool {
         let most = self.most.get();
-        most == 0 || self.waiting.get() < priority.share_of(most)
+        most == 0 || self.waiting.get() < priority.share_of(most) + self.silent.get()
+    }
+
+    /// A request found no room. When nothing was answered for long, those that wait are not in a queue: others
+    /// get their places, but not all at once, since it may as well hang.
+    pub(crate) fn refused(&self, now: Moment) {
+        let overdue = Moment::from_nanos(self.window.ends.get()).after(LONGEST_WINDOW + WINDOW);
+        if self.most.get() > 0 && now > overdue {
+            self.silent.set(self.waiting.get());
+            self.window.begin(now, WINDOW, self.waiting.get());
+        }
     }
 
     /// A request was sent.
@@ -194,11 +215,16 @@ impl Limit {
     }
 
     fn look(&self, now: Moment) {
-        let (seen, ended) = (self.window.seen(), self.window.ends.get());
-        if now.since(Moment::from_nanos(ended)) > FORGET {
+        let (seen, ended) = (self.window.seen(now), self.window.ends.get());
+        self.silent.set(self.silent_beside(seen.served));
+        let forgotten = now.since(Moment::from_nanos(ended)) > FORGET;
+        let begins = self.most.get() == 0 && self.window.answers.get() < FEWEST;
+        if forgotten || begins {
             self.lift();
         } else if self.probe.left.get() > 0 {
             self.go_on_probing(&seen);
+        } else if self.settles.get() > 0 {
+            self.settles.set(0);
         } else if seen.queued {
             self.lower(&seen);
         } else {
@@ -209,19 +235,29 @@ impl Limit {
             _ => LONGEST_PROBE,
         };
         let length = Duration::from_nanos((2.0 * seen.latency) as u64).clamp(WINDOW, longest);
-        self.window.begin(now.after(length), self.waiting.get());
+        self.window.begin(now, length, self.waiting.get());
+    }
+
+    /// Those that wait and are not among the answered, by Little's law. A few may be chance.
+    fn silent_beside(&self, served: f64) -> u64 {
+        let silent = self.waiting.get().saturating_sub(served as u64);
+        if silent > self.floor / 2 { silent } else { 0 }
     }
 
     fn lower(&self, seen: &Seen) {
+        let peak = seen.peak.saturating_sub(self.silent.get());
         let most = match self.most.get() {
-            0 if seen.peak <= self.floor => return,
-            0 => seen.peak,
+            // What came before the limit is not answered yet.
+            most if most > 0 && peak > most => return,
+            0 if peak <= self.floor || seen.served < self.floor as f64 / 2.0 => return,
+            0 => peak,
             most => most,
         };
         self.calm_windows.set(0);
         self.queued_windows.add(1);
         let lowered = (most as f64 * seen.room) as u64 + self.floor / 2;
         self.most.set(lowered.max(self.floor));
+        self.settles.set(1);
         if self.queued_windows.get() % PROBE_EVERY == FIRST_PROBE {
             self.begin_probe(seen);
         }
@@ -241,6 +277,7 @@ impl Limit {
     fn lift(&self) {
         self.most.set(0);
         self.probe.left.set(0);
+        self.settles.set(0);
         self.calm_windows.set(0);
         self.queued_windows.set(0);
     }
@@ -269,8 +306,9 @@ impl Limit {
 }
 
 impl Window {
-    fn begin(&self, ends: Moment, waiting: u64) {
-        self.ends.set(ends.nanos());
+    fn begin(&self, now: Moment, length: Duration, waiting: u64) {
+        self.began.set(now.nanos());
+        self.ends.set(now.after(length).nanos());
         self.answers.set(0);
         self.queued.set(0);
         self.room.set(0.0);
@@ -291,10 +329,12 @@ impl Window {
         now >= ends && (self.answers.get() >= FEWEST || now >= ends.after(LONGEST_WINDOW))
     }
 
-    fn seen(&self) -> Seen {
+    fn seen(&self, now: Moment) -> Seen {
         let answers = self.answers.get() as f64;
+        let length = now.since(Moment::from_nanos(self.began.get()));
         let mean = |sum: &Measure| sum.get() / answers.max(1.0);
         Seen {
+            served: self.latency.get() / (length.as_nanos() as f64).max(1.0),
             queued: self.queued.get() as f64 >= NEARLY_ALL * answers && answers > 0.0,
             room: mean(&self.room),
             latency: mean(&self.latency),

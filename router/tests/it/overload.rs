@@ -232,14 +232,17 @@ fn twice_the_load_leaves_the_goodput_and_the_latency_what_they_are() {
     for (strength, instances) in STRENGTHS.into_iter().flat_map(|s| [(s, 1), (s, 4)]) {
         let capacity = strength.per_second() * f64::from(instances);
         let mut simulation = Simulation::new(instances, strength, 7);
-        let calm = simulation.run(capacity * 0.6, seconds(20), MIXED);
+        // Fast ones show in a short time what slow ones show in a minute.
+        let time = Duration::from_secs_f64((40_000.0 / capacity).clamp(3.0, 60.0));
+        let settles = strength.takes * 20 + seconds(2);
+        let calm = simulation.run(capacity * 0.6, time / 2, MIXED);
         assert_eq!(calm.refused(), 0, "below its capacity nothing is refused");
-        simulation.run(capacity * 2.0, seconds(10), MIXED);
-        let over = simulation.run(capacity * 2.0, seconds(60), MIXED);
-        let goodput = over.goodput(seconds(60)) / capacity;
+        simulation.run(capacity * 2.0, settles, MIXED);
+        let over = simulation.run(capacity * 2.0, time, MIXED);
+        let goodput = over.goodput(time) / capacity;
         let lost = Priority::ALL.map(|priority| over.lost(priority));
         simulation.run(capacity * 0.6, seconds(5), MIXED);
-        let after = simulation.run(capacity * 0.6, seconds(20), MIXED);
+        let after = simulation.run(capacity * 0.6, time / 2, MIXED);
         eprintln!(
             "{instances} of {:>3} at once, {:>3} ms: goodput {goodput:.3}, lost {lost:.3?}, \
              slowest {:?} (calm {:?}), at most {} wait; after: {} refused",
@@ -300,6 +303,45 @@ fn slow_requests_among_fast_ones_are_not_taken_for_a_queue() {
         }
         assert_eq!(refused, 0, "{slow_share} are slow");
     }
+}
+
+/// What is silent for long, as long polls and streams that begin late, takes no places of others, also
+/// not while these stand in a queue.
+#[test]
+fn silent_requests_fill_no_places() {
+    let strength = STRENGTHS[0];
+    let mut simulation = Simulation::new(1, strength, 9);
+    simulation.run(50.0, seconds(5), MIXED);
+    let live = Arc::clone(&simulation.snapshot.services().next().unwrap().instances[0].live);
+    let silent = |now: Moment| -> Vec<_> {
+        let begin = |_| InFlight::begin(Arc::clone(&live), 0, EndpointId::default(), now);
+        (0..200).map(begin).collect()
+    };
+    let first = silent(simulation.now);
+    let calm = simulation.run(50.0, seconds(10), MIXED);
+    assert_eq!(
+        calm.refused(),
+        0,
+        "two hundred that are silent are no queue"
+    );
+    simulation.run(200.0, seconds(10), MIXED);
+    // More of them come while there is a limit, and fill all places.
+    let second = silent(simulation.now);
+    simulation.run(200.0, seconds(10), MIXED);
+    let over = simulation.run(200.0, seconds(20), MIXED);
+    let goodput = over.goodput(seconds(20)) / 100.0;
+    eprintln!(
+        "goodput {goodput:.3}, lost {:.3}, slowest {:?}",
+        over.lost(Priority::High),
+        over.slowest
+    );
+    assert!(goodput > 0.9, "{goodput}");
+    assert!(
+        over.slowest < seconds(1),
+        "and the queue is short: {:?}",
+        over.slowest
+    );
+    std::mem::forget((first, second));
 }
 
 /// A gate through which so many go at a time.
