@@ -12,6 +12,7 @@ const FILES: &[&str] = &[
     "hydrant/v1/lock.proto",
     "hydrant/v1/node.proto",
     "hydrant/v1/registry.proto",
+    "hydrant/v1/rules.proto",
     "hydrant/v1/state.proto",
 ];
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
+use hydrant_contracts::rules::RuleSet;
 use hydrant_contracts::{
     Error, Instance, InstanceId, InstanceState, PathPrefix, Server, ServerName, ServiceId,
     TokenKey, Version, ZoneName,
@@ -27,6 +28,7 @@ use crate::local_api::{self, LocalApi};
 use crate::near_cache::NearCache;
 use crate::quota::Quota;
 use crate::registration::{self, Registrations};
+use crate::rules::{self, Rules};
 use crate::seats::Seats;
 use crate::session::Presence;
 use crate::supervision::Supervision;
@@ -88,7 +90,8 @@ impl Agent {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .map_err(StartError::Api)?;
-        let agent = Self::new(&parts, presence, &listener)?;
+        let rules = rules::first(&*parts.engines.coordination).await;
+        let agent = Self::new(&parts, presence, rules, &listener)?;
         let api = agent.local_api(&parts);
         agent.run(parts, listener, api.into_router());
         agent.table.begun().await;
@@ -130,11 +133,16 @@ impl Agent {
         }
     }
 
-    fn new(parts: &Parts, presence: Presence, listener: &TcpListener) -> Result<Self, StartError> {
+    fn new(
+        parts: &Parts,
+        presence: Presence,
+        rules: RuleSet,
+        listener: &TcpListener,
+    ) -> Result<Self, StartError> {
         let address = listener.local_addr().map_err(StartError::Api)?;
         let shutdown = Shutdown::new();
         let presence = Arc::new(presence);
-        let table = Arc::new(Table::new(Arc::new(own_server(parts))));
+        let table = Arc::new(Table::new(Arc::new(own_server(parts)), rules));
         let entries = Entries::new(presence.clone(), table.clone(), shutdown.clone());
         let quotas = parts.quotas;
         let mut own_ports = parts.router_ports.clone();
@@ -192,9 +200,14 @@ impl Agent {
                 shutdown: self.shutdown.clone(),
             }),
             table: self.table.clone(),
+            rules: Rules {
+                coordination: parts.engines.coordination.clone(),
+                table: self.table.clone(),
+            },
             traffic: parts.traffic.clone(),
             supervision: parts.supervision.clone(),
             health: self.health.clone(),
+            clock: parts.clock.clone(),
             server: parts.server.to_string(),
             shutdown: self.shutdown.clone(),
         }

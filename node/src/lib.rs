@@ -20,6 +20,7 @@ mod node;
 pub mod process;
 mod quota;
 mod registration;
+mod rules;
 mod seats;
 mod servers;
 mod session;

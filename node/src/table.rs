@@ -9,6 +9,7 @@ mod merge;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hydrant_contracts::rules::RuleSet;
 use hydrant_contracts::{Instance, InstanceId, InstanceState, Server, ServiceId};
 use hydrant_ports::{Change, Coordination, Key};
 use hydrant_router::Table as RoutingTable;
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::instances::Instances;
+use crate::rules::RULES;
 use crate::servers::SERVERS;
 use crate::traffic::Traffic;
 use merge::{Merged, Overlay, Servers};
@@ -41,10 +43,19 @@ const BEGUN_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct View {
     pub(crate) instances: Instances,
     pub(crate) servers: Servers,
+    pub(crate) rules: Ruling,
     /// Coordination has told what there is.
     begun: bool,
     /// The last change of this node's own instances that is shown.
     own_change: u64,
+}
+
+/// The rules that hold.
+#[derive(Clone, Default)]
+pub(crate) struct Ruling {
+    pub(crate) set: Arc<RuleSet>,
+    /// Why they are not those that coordination shows.
+    pub(crate) trouble: Option<Arc<str>>,
 }
 
 pub(crate) struct Table {
@@ -56,10 +67,14 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new(own: Arc<Server>) -> Self {
+    pub(crate) fn new(own: Arc<Server>, rules: RuleSet) -> Self {
         let view = View {
             instances: Instances::default(),
             servers: Servers::from_iter([own.clone()]),
+            rules: Ruling {
+                set: Arc::new(rules),
+                trouble: None,
+            },
             begun: false,
             own_change: 0,
         };
@@ -128,6 +143,7 @@ impl Table {
             own: self.own.name.clone(),
             servers: view.servers.iter().cloned().collect(),
             instances: view.instances.iter().chain([node]).cloned().collect(),
+            rules: view.rules.set.clone(),
         }
     }
 
@@ -142,12 +158,14 @@ impl Table {
     ) {
         let mut instances = feed(INSTANCES, coordination, shutdown);
         let mut servers = feed(SERVERS, coordination, shutdown);
-        let mut merged = Merged::new(self.own.clone());
+        let mut rules = feed(RULES, coordination, shutdown);
+        let mut merged = Merged::new(self.own.clone(), self.view().rules);
         loop {
             tokio::select! {
                 () = shutdown.begun() => return,
                 Some(change) = instances.recv() => merged.instances(change),
                 Some(change) = servers.recv() => merged.servers(change),
+                Some(change) = rules.recv() => merged.rules(change),
                 () = self.overlay_changed.notified() => {}
             }
             tokio::time::sleep(BURST).await;
@@ -159,6 +177,9 @@ impl Table {
             }
             while let Ok(change) = servers.try_recv() {
                 merged.servers(change);
+            }
+            while let Ok(change) = rules.try_recv() {
+                merged.rules(change);
             }
             let own_change = merged.settle(&mut self.overlay(), Instant::now());
             self.publish(&mut merged, own_change, traffic, node);
@@ -175,6 +196,7 @@ impl Table {
         let view = View {
             instances: merged.instances.clone(),
             servers: merged.servers.clone(),
+            rules: merged.ruling.clone(),
             begun: merged.has_begun(),
             own_change,
         };

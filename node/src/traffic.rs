@@ -15,6 +15,9 @@ pub trait Traffic: Send + Sync + 'static {
     /// Routes to the instances of the table, and to no others, from now on.
     fn publish(&self, table: &RoutingTable);
 
+    /// The epoch of the rules by which every request is decided that comes from now.
+    fn rules_epoch(&self) -> u64;
+
     /// How many requests the instance has not finished yet, also after it left the table.
     fn in_flight(&self, instance: &InstanceId) -> u64;
 
@@ -63,6 +66,10 @@ impl RouterTraffic {
 impl Traffic for RouterTraffic {
     fn publish(&self, table: &RoutingTable) {
         self.with(|router| router.publish(table));
+    }
+
+    fn rules_epoch(&self) -> u64 {
+        self.with(|router| router.snapshot().rules_epoch())
     }
 
     fn in_flight(&self, instance: &InstanceId) -> u64 {
@@ -137,17 +144,34 @@ fn endpoint_stats(stats: &EndpointStats) -> proto::EndpointStats {
 }
 
 fn explanation(explained: Explanation) -> proto::ExplainResponse {
-    let reason = explained.refusal.map(|refusal| refusal.reason);
+    let refusal = explained.refusal.as_ref();
+    let elsewhere = refusal.and_then(|refusal| refusal.elsewhere.as_ref());
+    let outcome = match (refusal, elsewhere) {
+        (None, _) => "forward",
+        (Some(_), None) => "refuse",
+        (Some(_), Some(_)) => "redirect",
+    };
     proto::ExplainResponse {
-        outcome: reason.map_or("forward", |_| "refuse").into(),
-        status: reason.map_or(0, |reason| reason.status()).into(),
-        reason: reason.map_or("", |reason| reason.as_str()).into(),
+        outcome: outcome.into(),
+        status: refusal.map_or(0, |refusal| refusal.status()).into(),
+        reason: refusal.map_or("", |refusal| refusal.reason.as_str()).into(),
+        location: elsewhere.map(|to| to.location.clone()).unwrap_or_default(),
+        rules: explained.rules.into_iter().map(rule_verdict).collect(),
         rule: explained.rule,
         caller: explained.caller,
         candidates: explained.candidates.into_iter().map(candidate).collect(),
         chosen: explained.chosen.unwrap_or_default(),
         upstream_path: explained.upstream_path,
         on_failure: explained.on_failure,
+        ..Default::default()
+    }
+}
+
+fn rule_verdict(rule: explain::RuleVerdict) -> proto::RuleVerdict {
+    proto::RuleVerdict {
+        name: rule.name,
+        decides: rule.decides,
+        verdict: rule.verdict,
         ..Default::default()
     }
 }

@@ -92,6 +92,13 @@ pub struct Answer {
 impl Answer {
     /// Puts a refusal in the words of the caller.
     pub fn new(refusal: &Refusal, style: Style) -> Self {
+        if let Some(elsewhere) = &refusal.elsewhere {
+            return Self {
+                status: elsewhere.status,
+                headers: vec![("location", elsewhere.location.clone())],
+                body: Vec::new(),
+            };
+        }
         let error = Error::from(refusal);
         let mut answer = match style {
             Style::Plain => {

@@ -185,7 +185,7 @@ pub fn choose<'s>(
     chooser: Chooser,
     rng: &mut fastrand::Rng,
 ) -> Result<&'s Arc<Instance>, Refusal> {
-    let picked = pick(&route.candidates(), tried, chooser, rng);
+    let picked = pick(&route.preferred(tried, chooser), tried, chooser, rng);
     let chosen = picked
         .filter(|pick| !pick.is_trial || pick.claim(chooser.now))
         .map(|pick| pick.instance);

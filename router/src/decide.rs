@@ -2,9 +2,11 @@ use std::sync::Arc;
 
 use hydrant_contracts::{Caller, Endpoint as EndpointPath, Identity, ServiceId, Tier};
 
+use crate::balance::{Chooser, Tried};
 use crate::path;
 use crate::peer::Reach;
 use crate::refusal::{Reason, Refusal, Unsent, shown};
+use crate::rule::Ruled;
 use crate::service::{Endpoint, EndpointKind, Groups, Instance, Service};
 use crate::snapshot::Snapshot;
 
@@ -56,6 +58,8 @@ pub struct Route<'s> {
     /// A repeat is safe: the HTTP method is idempotent, the endpoint is declared so, or the
     /// service says so of the path.
     pub repeatable: bool,
+    /// The rule that decides over it.
+    pub(crate) ruled: Option<Ruled<'s>>,
 }
 
 impl<'s> Route<'s> {
@@ -74,6 +78,15 @@ impl<'s> Route<'s> {
         match self.only {
             Some(only) => [std::slice::from_ref(only), &[], &[]],
             None => self.endpoint.candidates.groups(),
+        }
+    }
+
+    /// The candidates that come first, of the version that the request belongs to where a rule says one.
+    pub(crate) fn preferred(&self, tried: &Tried, chooser: Chooser) -> Groups<'s> {
+        let ruled = self.ruled.filter(|_| self.only.is_none());
+        match ruled.and_then(|ruled| ruled.arm(self.endpoint, tried, chooser)) {
+            Some((_, candidates)) => candidates.groups(),
+            None => self.candidates(),
         }
     }
 
@@ -105,6 +118,7 @@ impl<'s> Route<'s> {
             bare: self.bare,
             only: None,
             repeatable: self.repeatable,
+            ruled: (self.ruled).and_then(|ruled| ruled.renewed(service.rules.as_ref())),
         })
     }
 
@@ -148,6 +162,7 @@ pub fn decide<'s>(snapshot: &'s Snapshot, request: &Request<'_>) -> Result<Route
         bare,
         only,
         repeatable: is_idempotent(request.method) || is_repeatable(),
+        ruled: None,
     })
 }
 

@@ -1,14 +1,15 @@
 //! What the router would do with a request, without sending it. It runs the very functions that
 //! route: `decide` and the choice of `balance`.
 
-use hydrant_contracts::{TokenKey, header};
+use hydrant_contracts::{TokenKey, Version, header};
 
-use crate::balance::{self, Chooser, Tried};
+use crate::balance::{self, Chooser, Tried, Verdict};
 use crate::decide::{self, Listener, Route};
 use crate::identity::Identities;
 use crate::peer::{Nearness, Reach};
 use crate::priority::Priority;
 use crate::refusal::Refusal;
+use crate::rule;
 use crate::service::Instance;
 use crate::snapshot::Snapshot;
 
@@ -19,7 +20,7 @@ pub struct Request {
     pub method: String,
     /// The path, with its query if it has one.
     pub path: String,
-    /// Its headers. Of these only the token and the server that is asked count.
+    /// Its headers. Of these the token and the server that is asked count, and what rules look at.
     pub headers: Vec<(String, String)>,
     /// Where it would come in.
     pub listener: Listener,
@@ -30,8 +31,10 @@ pub struct Request {
 pub struct Explanation {
     /// `None` when it would be forwarded.
     pub refusal: Option<Refusal>,
-    /// The rule that decided, as "api/mobile serves the prefix /api/mobile/v1/".
+    /// Why this service, as "api/mobile serves the prefix /api/mobile/v1/".
     pub rule: String,
+    /// The rules of its traffic, in the order in which they are asked.
+    pub rules: Vec<RuleVerdict>,
     /// `tier/service`, `operator` or `outside`.
     pub caller: String,
     /// Every instance of the service, the ones that can't be chosen too.
@@ -42,6 +45,17 @@ pub struct Explanation {
     pub upstream_path: String,
     /// What a failure would do, in words.
     pub on_failure: String,
+}
+
+/// What a rule makes of the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleVerdict {
+    /// Its name.
+    pub name: String,
+    /// The first that matches decides.
+    pub decides: bool,
+    /// What it decides and why, or why it does not.
+    pub verdict: String,
 }
 
 /// An instance of the service that is addressed.
@@ -101,14 +115,41 @@ pub fn explain(
         priority,
         ..chooser
     };
-    match decide::decide(snapshot, &asked) {
-        Ok(route) => Asked {
-            snapshot,
-            route: &route,
-            chooser,
-        }
-        .explanation(request, who.text.to_string(), rng),
-        Err(refusal) => Explanation::refused(who.text.to_string(), refusal),
+    let mut route = match decide::decide(snapshot, &asked) {
+        Ok(route) => route,
+        Err(refusal) => return Explanation::refused(who.text.to_string(), refusal),
+    };
+    let asked = rule::Asked {
+        host: request
+            .header("host")
+            .and_then(|host| std::str::from_utf8(host).ok()),
+        method: request.method.as_bytes(),
+        target: request.path.as_bytes(),
+        caller: &who.caller,
+        address: None,
+        fields: request,
+        bare: route.bare,
+    };
+    let elsewhere = rule::judge(&mut route, &asked, rng);
+    let thought = Thought {
+        snapshot,
+        route: &route,
+        chooser,
+    };
+    let mut explanation = thought.explanation(request, who.text.to_string(), rng);
+    let chosen = explanation.chosen.as_ref();
+    let chosen = chosen.and_then(|id| route.service.instance(&id.parse().ok()?));
+    explanation.rules = rule::verdicts(&route, &asked, chosen.map(|chosen| &**chosen));
+    match elsewhere {
+        Some(elsewhere) => explanation.instead(elsewhere),
+        None => explanation,
+    }
+}
+
+impl rule::Fields for Request {
+    fn any(&self, name: &str, accepts: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        let mut headers = self.headers.iter();
+        headers.any(|(known, value)| known.eq_ignore_ascii_case(name) && accepts(value.as_bytes()))
     }
 }
 
@@ -125,6 +166,7 @@ impl Explanation {
     fn refused(caller: String, refusal: Refusal) -> Self {
         Self {
             rule: refusal.message.to_string(),
+            rules: Vec::new(),
             refusal: Some(refusal),
             caller,
             candidates: Vec::new(),
@@ -133,16 +175,25 @@ impl Explanation {
             on_failure: "nothing is sent, so nothing is repeated".into(),
         }
     }
+
+    /// The router answers instead of an instance.
+    fn instead(self, elsewhere: Refusal) -> Self {
+        Self {
+            rule: self.rule,
+            rules: self.rules,
+            ..Self::refused(self.caller, elsewhere)
+        }
+    }
 }
 
 /// A request that has a route.
-struct Asked<'a> {
+struct Thought<'a> {
     snapshot: &'a Snapshot,
     route: &'a Route<'a>,
     chooser: Chooser,
 }
 
-impl Asked<'_> {
+impl Thought<'_> {
     fn explanation(
         &self,
         request: &Request,
@@ -150,8 +201,11 @@ impl Asked<'_> {
         rng: &mut fastrand::Rng,
     ) -> Explanation {
         let (route, tried) = (self.route, Tried::default());
-        let picked = balance::pick(&route.candidates(), &tried, self.chooser, rng);
+        let preferred = route.preferred(&tried, self.chooser);
+        let picked = balance::pick(&preferred, &tried, self.chooser, rng);
         let chosen = picked.map(|picked| picked.instance);
+        let arm = (route.ruled).and_then(|ruled| ruled.arm(route.endpoint, &tried, self.chooser));
+        let arm = arm.map(|(version, _)| version);
         let refusal = chosen
             .is_none()
             .then(|| balance::none_left(route, &tried, self.chooser));
@@ -165,10 +219,11 @@ impl Asked<'_> {
         });
         Explanation {
             rule: route.rule(),
+            rules: Vec::new(),
             caller,
             candidates: instances
                 .iter()
-                .map(|instance| self.candidate(instance))
+                .map(|instance| self.candidate(instance, arm))
                 .collect(),
             chosen: chosen.map(|instance| instance.info.id.to_string()),
             upstream_path,
@@ -177,7 +232,7 @@ impl Asked<'_> {
         }
     }
 
-    fn candidate(&self, instance: &Instance) -> Candidate {
+    fn candidate(&self, instance: &Instance, arm: Option<&Version>) -> Candidate {
         let (live, Chooser { worker, now, .. }) = (&instance.live, self.chooser);
         let zone = match &instance.reach {
             Reach::Own => self.snapshot.own_zone(),
@@ -192,7 +247,7 @@ impl Asked<'_> {
             zone: zone.map(ToString::to_string).unwrap_or_default(),
             nearness: nearness.map_or("unreachable", Nearness::as_str),
             version: instance.info.version.to_string(),
-            excluded: exclusion(self.route, instance, self.chooser),
+            excluded: exclusion(self.route, instance, arm, self.chooser),
             load: live.load(worker, now) / 1e9,
             in_flight: live.in_flight_of(worker),
             latency_us: live.expected_latency(worker, now).as_micros() as u64,
@@ -202,7 +257,13 @@ impl Asked<'_> {
     }
 }
 
-fn exclusion(route: &Route<'_>, instance: &Instance, chooser: Chooser) -> String {
+/// `arm` is the version that a rule sends the request to.
+fn exclusion(
+    route: &Route<'_>,
+    instance: &Instance,
+    arm: Option<&Version>,
+    chooser: Chooser,
+) -> String {
     if !instance.is_ready() {
         format!("its state is {}", instance.info.state.as_str())
     } else if matches!(instance.reach, Reach::Unreachable) {
@@ -211,9 +272,12 @@ fn exclusion(route: &Route<'_>, instance: &Instance, chooser: Chooser) -> String
     } else if route.only.is_none() && !route.endpoint.has_candidate(instance) {
         format!("its version does not answer {}", route.endpoint.name)
     } else {
-        balance::verdict(instance, &Tried::default(), chooser)
-            .as_str()
-            .into()
+        match balance::verdict(instance, &Tried::default(), chooser) {
+            Verdict::Eligible if arm.is_some_and(|arm| *arm != instance.info.version) => {
+                "a rule sends the request to another version".into()
+            }
+            verdict => verdict.as_str().into(),
+        }
     }
 }
 

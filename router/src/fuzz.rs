@@ -21,6 +21,7 @@ const FORWARD: Forward<'static> = Forward {
     caller: "outside",
     priority: crate::priority::Priority::Normal,
     from_peer: false,
+    changes: None,
 };
 
 /// A head that is accepted goes on as a head that is read the same.
@@ -56,6 +57,7 @@ pub fn response_head(bytes: &[u8]) {
         http11: true,
         close: false,
         cut: b"/api/t",
+        changes: None,
     };
     let mut out = Vec::new();
     head.write(bytes, onward, &mut out);

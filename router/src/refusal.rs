@@ -40,11 +40,13 @@ pub enum Reason {
     HeadTimeout,
     /// The instance broke off, or answered something that is not HTTP.
     UpstreamFailed,
+    /// A rule sends the client elsewhere.
+    Redirected,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 16] = [
         Reason::NoSuchEndpoint,
         Reason::NoSuchService,
         Reason::NoSuchServer,
@@ -60,6 +62,7 @@ impl Reason {
         Reason::HeadTooLarge,
         Reason::HeadTimeout,
         Reason::UpstreamFailed,
+        Reason::Redirected,
     ];
 
     /// The reason as programs read it, as `tier_refused`.
@@ -80,6 +83,7 @@ impl Reason {
             Reason::HeadTooLarge => "head_too_large",
             Reason::HeadTimeout => "head_timeout",
             Reason::UpstreamFailed => "upstream_failed",
+            Reason::Redirected => "redirected",
         }
     }
 
@@ -101,6 +105,7 @@ impl Reason {
             Reason::HeadTooLarge => 431,
             Reason::HeadTimeout => 408,
             Reason::UpstreamFailed => 502,
+            Reason::Redirected => 302,
         }
     }
 
@@ -120,6 +125,7 @@ impl Reason {
             | Reason::UpstreamFailed => Code::Unavailable,
             Reason::DeadlineExceeded | Reason::HeadTimeout => Code::DeadlineExceeded,
             Reason::BadRequest | Reason::HeadTooLarge => Code::InvalidArgument,
+            Reason::Redirected => Code::FailedPrecondition,
         }
     }
 
@@ -152,6 +158,17 @@ pub struct Refusal {
     pub unsent: Option<Unsent>,
     /// Told to the node that sent the request: how the instance broke off, which may have seen it.
     pub(crate) broken: Option<ErrorKind>,
+    /// Where a rule sends the client instead.
+    pub elsewhere: Option<Box<Elsewhere>>,
+}
+
+/// Where a client is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The status of the answer.
+    pub status: u16,
+    /// A URL, or a path of this host.
+    pub location: String,
 }
 
 /// Why a node sent a request of another node nowhere.
@@ -236,7 +253,22 @@ impl Refusal {
             mend: Cow::Borrowed(""),
             unsent: None,
             broken: None,
+            elsewhere: None,
         }
+    }
+
+    /// The answer that sends the client elsewhere.
+    pub(crate) fn redirect(status: u16, location: String, by: String) -> Self {
+        Self {
+            elsewhere: Some(Box::new(Elsewhere { status, location })),
+            ..Self::new(Reason::Redirected, by)
+        }
+    }
+
+    /// The status of a plain answer.
+    pub fn status(&self) -> u16 {
+        let elsewhere = self.elsewhere.as_ref();
+        elsewhere.map_or(self.reason.status(), |elsewhere| elsewhere.status)
     }
 
     /// Says that the instance broke off and may have seen the request, so that the node that sent

@@ -1,14 +1,18 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 
 use hydrant_contracts as contracts;
-use hydrant_contracts::{InstanceId, InstanceState, NODE_SERVICE, RepeatablePath, ServiceId, Tier};
+use hydrant_contracts::{
+    InstanceId, InstanceState, NODE_SERVICE, RepeatablePath, ServiceId, Tier, Version,
+};
 
+use crate::balance::{self, Chooser, Tried, Verdict};
 use crate::clock::Moment;
 use crate::endpoint::{EndpointId, ServiceLive};
 use crate::instance::Live;
 use crate::peer::{Nearness, Reach};
+use crate::rule::ServiceRules;
 
 /// A service and its endpoints.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct Service {
     /// Pages of the node.
     pages: Vec<Endpoint>,
     gone_since: Option<Moment>,
+    /// The rules of its traffic, if it has any.
+    pub(crate) rules: Option<Arc<ServiceRules>>,
 }
 
 /// A registered instance and what the data path knows of it.
@@ -53,6 +59,8 @@ pub struct Endpoint {
     pub candidates: Arc<Candidates>,
     /// Paths of a prefix where a repeat is safe.
     repeatable_paths: Box<[RepeatablePath]>,
+    /// The candidates of each version, where a rule divides requests by version.
+    by_version: Box<[(Version, Arc<Candidates>)]>,
     strip: Strip,
 }
 
@@ -98,6 +106,13 @@ impl Candidates {
         }
     }
 
+    /// Whether any of them may be chosen, or could if it had less to do.
+    pub(crate) fn is_well(&self, tried: &Tried, chooser: Chooser) -> bool {
+        let mut all = self.all.iter();
+        let is_well = |verdict| matches!(verdict, Verdict::Eligible | Verdict::Full);
+        all.any(|instance| is_well(balance::verdict(instance, tried, chooser)))
+    }
+
     /// By their nearness.
     pub fn groups(&self) -> Groups<'_> {
         let [server, zone, fleet] = self.ends;
@@ -123,6 +138,7 @@ impl Service {
         id: &ServiceId,
         instances: Vec<Arc<Instance>>,
         live: Arc<ServiceLive>,
+        rules: Option<Arc<ServiceRules>>,
         before: Option<&Service>,
         now: Moment,
     ) -> Self {
@@ -134,6 +150,7 @@ impl Service {
             prefixes: Vec::new(),
             pages: Vec::new(),
             gone_since: None,
+            rules,
         };
         if service.instances.is_empty() {
             let since = before.and_then(|service| service.gone_since);
@@ -240,7 +257,10 @@ impl Service {
                 draft.keep_repeatable(&instance.info.repeatable_paths);
             }
         }
-        let mut sets = CandidateSets::default();
+        let mut sets = CandidateSets {
+            known: HashMap::new(),
+            divided: self.rules.as_ref().is_some_and(|rules| rules.have_arms()),
+        };
         let mut endpoints: Vec<_> = drafts
             .into_iter()
             .map(|((kind, name), draft)| draft.finish(kind, name, &self.live, &mut sets))
@@ -335,6 +355,7 @@ impl<'a> Draft<'a> {
             kind,
             idempotent: self.idempotent,
             candidates: sets.share(&self.ready),
+            by_version: sets.by_version(&self.ready),
             repeatable_paths: self
                 .repeatable_paths
                 .iter()
@@ -348,8 +369,11 @@ impl<'a> Draft<'a> {
 }
 
 /// Most endpoints of a service have the same candidates: one list serves them all.
-#[derive(Default)]
-struct CandidateSets(HashMap<Vec<u64>, Arc<Candidates>>);
+struct CandidateSets {
+    known: HashMap<Vec<u64>, Arc<Candidates>>,
+    /// A rule divides them by version.
+    divided: bool,
+}
 
 impl CandidateSets {
     fn share(&mut self, instances: &[&Arc<Instance>]) -> Arc<Candidates> {
@@ -358,7 +382,23 @@ impl CandidateSets {
             .map(|instance| instance.live.key())
             .collect();
         let make = || Arc::new(Candidates::new(instances));
-        Arc::clone(self.0.entry(keys).or_insert_with(make))
+        Arc::clone(self.known.entry(keys).or_insert_with(make))
+    }
+
+    /// Those of each version.
+    fn by_version(&mut self, instances: &[&Arc<Instance>]) -> Box<[(Version, Arc<Candidates>)]> {
+        if !self.divided {
+            return Box::default();
+        }
+        let mut versions: BTreeMap<&Version, Vec<&Arc<Instance>>> = BTreeMap::new();
+        for &instance in instances {
+            let same = versions.entry(&instance.info.version).or_default();
+            same.push(instance);
+        }
+        let versions = versions.into_iter();
+        versions
+            .map(|(version, instances)| (version.clone(), self.share(&instances)))
+            .collect()
     }
 }
 
@@ -368,6 +408,7 @@ impl Endpoint {
             name: Arc::clone(&self.name),
             candidates,
             repeatable_paths: self.repeatable_paths.clone(),
+            by_version: Box::default(),
             ..*self
         }
     }
@@ -375,6 +416,13 @@ impl Endpoint {
     /// Whether a repeat of a request at `path` is safe, whatever its HTTP method.
     pub fn is_repeatable_at(&self, path: &[u8]) -> bool {
         self.idempotent || self.repeatable_paths.iter().any(|known| known.covers(path))
+    }
+
+    /// The candidates of a version, where a rule divides requests by version.
+    pub(crate) fn of_version(&self, version: &Version) -> Option<&Candidates> {
+        let mut versions = self.by_version.iter();
+        let found = versions.find(|(known, _)| known == version);
+        found.map(|(_, candidates)| &**candidates)
     }
 
     /// Whether the instance is ready and answers it.

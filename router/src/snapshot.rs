@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hydrant_contracts as contracts;
+use hydrant_contracts::rules::RuleSet;
 use hydrant_contracts::{InstanceId, NODE_SERVICE, ServerName, ServiceId, Tier, ZoneName};
 
 use crate::clock::Moment;
@@ -11,6 +12,7 @@ use crate::fleet::Fleet;
 use crate::instance::Live;
 use crate::peer::{Peer, Reach};
 use crate::probe::ProbeQueue;
+use crate::rule::{Rules, ServiceRules};
 use crate::service::{Endpoint, Instance, Service};
 use crate::table::Table;
 use crate::totals::Totals;
@@ -33,6 +35,9 @@ pub struct Snapshot {
     /// The nodes of other servers as instances of `service/node`, for requests that ask one by the
     /// name of its server.
     nodes: HashMap<ServerName, Arc<Instance>>,
+    /// What the rules were compiled of.
+    rule_set: Arc<RuleSet>,
+    rules: Arc<Rules>,
     /// No longer registered, but not yet without requests.
     departed: HashMap<InstanceId, Arc<Live>>,
     shared: Arc<Shared>,
@@ -67,6 +72,8 @@ impl Snapshot {
             bare: Arc::default(),
             fleet: Arc::default(),
             nodes: HashMap::new(),
+            rule_set: Arc::default(),
+            rules: Arc::default(),
             departed: HashMap::new(),
             shared: Arc::new(Shared {
                 workers: workers.max(1),
@@ -86,8 +93,12 @@ impl Snapshot {
     pub fn next(&self, table: &Table, now: Moment) -> Self {
         let (workers, probes) = (self.shared.workers, &self.shared.probes);
         let fleet = self.fleet.next(table, workers, probes);
+        let rules = match Arc::ptr_eq(&self.rule_set, &table.rules) {
+            true => Arc::clone(&self.rules),
+            false => Arc::new(self.rules.next(&table.rules, workers)),
+        };
         let touched = match fleet.is(&self.fleet) {
-            true => self.touched(&table.instances),
+            true => self.touched(&table.instances, &rules),
             false => self.all(&table.instances),
         };
         let mut next = Self {
@@ -96,6 +107,8 @@ impl Snapshot {
             bare: Arc::clone(&self.bare),
             fleet: Arc::new(fleet),
             nodes: HashMap::new(),
+            rule_set: Arc::clone(&table.rules),
+            rules: Arc::clone(&rules),
             departed: self.still_departing(),
             shared: Arc::clone(&self.shared),
         };
@@ -107,11 +120,19 @@ impl Snapshot {
         next
     }
 
-    /// The services whose instances differ from those of this snapshot. An instance is known by
-    /// its place in memory: what did not change is not even looked at.
-    fn touched<'a>(&'a self, instances: &'a [Arc<contracts::Instance>]) -> Touched<'a> {
+    /// The services whose instances or rules differ from those of this snapshot. An instance is known
+    /// by its place in memory: what did not change is not even looked at.
+    fn touched<'a>(
+        &'a self,
+        instances: &'a [Arc<contracts::Instance>],
+        rules: &'a Rules,
+    ) -> Touched<'a> {
         let (gone, come) = differing(&self.instances, instances);
         let mut touched: Touched<'a> = BTreeMap::new();
+        let ruled = rules.differing(&self.rules);
+        for id in ruled.filter(|id| self.service(id).is_some()) {
+            touched.entry(id).or_default();
+        }
         for instance in gone.iter().chain(come) {
             touched.entry(&instance.service).or_default();
         }
@@ -149,7 +170,10 @@ impl Snapshot {
         instances.sort_by(|a, b| a.id.cmp(&b.id));
         instances.dedup_by(|a, b| a.id == b.id);
         let before = self.service(id).cloned();
-        let is_same = |before: &Arc<Service>| self.is_made_of(before, &instances);
+        let rules = self.rules.of(id).cloned();
+        let is_same = |before: &Arc<Service>| {
+            same_rules(&before.rules, &rules) && self.is_made_of(before, &instances)
+        };
         if before.as_ref().is_some_and(is_same) {
             return;
         }
@@ -191,7 +215,8 @@ impl Snapshot {
                 info: Arc::clone(info),
             })
         });
-        Service::new(id, instances.collect(), live, before, now)
+        let rules = self.rules.of(id).cloned();
+        Service::new(id, instances.collect(), live, rules, before, now)
     }
 
     /// What is known of an instance, unless it has moved to another address or to another server.
@@ -365,6 +390,15 @@ impl Snapshot {
         self.fleet.own_zone()
     }
 
+    /// The epoch of the rules by which requests are decided.
+    pub fn rules_epoch(&self) -> u64 {
+        self.rules.epoch
+    }
+
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// How many workers count requests.
     pub fn workers(&self) -> usize {
         self.shared.workers
@@ -378,6 +412,13 @@ impl Snapshot {
     /// What the router counts beside the instances.
     pub fn totals(&self) -> &Totals {
         &self.shared.totals
+    }
+}
+
+fn same_rules(one: &Option<Arc<ServiceRules>>, other: &Option<Arc<ServiceRules>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::histogram::Distribution;
 use crate::instance::{ErrorKind, Live, Slot};
 use crate::priority::Priority;
 use crate::refusal::Reason;
+use crate::rule::Compiled;
 use crate::service::{Instance, Service};
 use crate::snapshot::Snapshot;
 
@@ -259,6 +260,7 @@ pub fn prometheus(snapshot: &Snapshot, now: Moment) -> String {
     );
     write_errors(&mut out, &named);
     write_services(&mut out, snapshot);
+    write_rules(&mut out, snapshot);
     out
 }
 
@@ -365,6 +367,40 @@ fn write_services(out: &mut String, snapshot: &Snapshot) {
             &service_labels(&service.id),
             &latency(service),
         );
+    }
+}
+
+/// Names of rules are validated text, too.
+fn write_rules(out: &mut String, snapshot: &Snapshot) {
+    const DECIDED: &str = "hydrant_rule_requests_total";
+    const DIVERTED: &str = "hydrant_rule_diverted_total";
+    let mut rules: Vec<_> = snapshot.rules().all().collect();
+    rules.sort_unstable_by_key(|rule| &rule.kept.rule.name);
+    let label = |rule: &Compiled| {
+        let labels = service_labels(&rule.kept.rule.service);
+        format!(r#"{labels},rule="{}""#, rule.kept.rule.name)
+    };
+    let epoch = snapshot.rules_epoch();
+    header(
+        out,
+        "hydrant_rules_epoch",
+        "gauge",
+        "The epoch of the rules that hold here.",
+    );
+    let _ = writeln!(out, "hydrant_rules_epoch {epoch}");
+    header(
+        out,
+        DECIDED,
+        "counter",
+        "Requests that a rule decided over.",
+    );
+    for rule in &rules {
+        let _ = writeln!(out, "{DECIDED}{{{}}} {}", label(rule), rule.counts().0);
+    }
+    let help = "Requests that went to another version than theirs, of which no instance was well.";
+    header(out, DIVERTED, "counter", help);
+    for rule in &rules {
+        let _ = writeln!(out, "{DIVERTED}{{{}}} {}", label(rule), rule.counts().1);
     }
 }
 

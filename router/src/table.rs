@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use hydrant_contracts::rules::RuleSet;
 use hydrant_contracts::{Instance, Server, ServerName};
 
 /// What a router is told: who is there, and where it stands itself.
@@ -12,6 +13,8 @@ pub struct Table {
     pub servers: Vec<Arc<Server>>,
     /// Every registered instance of the fleet.
     pub instances: Vec<Arc<Instance>>,
+    /// The rules of traffic. The same place in memory says that nothing changed.
+    pub rules: Arc<RuleSet>,
 }
 
 impl Table {
@@ -28,6 +31,7 @@ impl Table {
         Self {
             instances: instances.iter().map(here).collect(),
             servers: Vec::new(),
+            rules: Arc::default(),
             own,
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use connectrpc::client::{ClientConfig, HttpClient};
-use hydrant_contracts::proto::{NodeClient, RegistryClient, StateClient};
+use hydrant_contracts::proto::{NodeClient, RegistryClient, RulesClient, StateClient};
 use hydrant_contracts::{Code, Error, header};
 
 use crate::cli::Global;
@@ -152,6 +152,10 @@ impl Api {
 
     pub(crate) fn registry(&self) -> RegistryClient<HttpClient> {
         RegistryClient::new(self.transport.clone(), self.config.clone())
+    }
+
+    pub(crate) fn rules(&self) -> RulesClient<HttpClient> {
+        RulesClient::new(self.transport.clone(), self.config.clone())
     }
 
     pub(crate) fn state(&self) -> StateClient<HttpClient> {

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use crate::commands::audit::AuditArgs;
 use crate::commands::mobile::MobileArgs;
 use crate::commands::receipt::ReceiptArgs;
+use crate::commands::rules::RulesArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::submissions::SubmissionsArgs;
 use crate::config::Listen;
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// Show how a request would be routed, without sending it
     Explain(ExplainArgs),
+    /// Shape traffic by rules: weights of versions, headers, redirects, time-outs
+    Rules(RulesArgs),
     /// Show whether the node, its engines and its services are well
     Health(HealthArgs),
     /// Print what services print

@@ -10,6 +10,7 @@ mod grpc;
 mod instance;
 mod name;
 mod pattern;
+pub mod rules;
 mod server;
 mod tier;
 mod token;

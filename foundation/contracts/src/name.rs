@@ -82,6 +82,8 @@ macro_rules! validated_string {
     };
 }
 
+pub(crate) use validated_string;
+
 /// The name of a service, unique within its tier: a DNS label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -209,8 +211,22 @@ impl From<ServiceId> for String {
 
 /// A semantic version, as `1.4.2` or `2.0.0-rc.1`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct Version(semver::Version);
+
+impl TryFrom<String> for Version {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<Version> for String {
+    fn from(version: Version) -> String {
+        version.to_string()
+    }
+}
 
 impl FromStr for Version {
     type Err = InvalidName;
@@ -232,7 +248,7 @@ impl fmt::Display for Version {
     }
 }
 
-fn is_dns_label(text: &str) -> bool {
+pub(crate) fn is_dns_label(text: &str) -> bool {
     text.len() <= 63 && has_label_form(text)
 }
 

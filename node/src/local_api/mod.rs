@@ -13,6 +13,7 @@ mod kept;
 mod lock;
 mod node_service;
 mod registry;
+mod rules;
 mod state;
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use connectrpc::{ConnectError, ConnectRpcService, Limits, RequestContext, Servic
 use futures::{Stream, StreamExt as _};
 use hydrant_contracts::{Error, Identity, Method, proto};
 use hydrant_ports::{Coordination, State};
-use hydrant_runtime::Shutdown;
+use hydrant_runtime::{Clock, Shutdown};
 use tokio::sync::mpsc;
 
 use crate::health::Health;
@@ -31,6 +32,7 @@ use crate::leases::{Leases, millis};
 use crate::near_cache::NearCache;
 use crate::quota::{Permit, Quota};
 use crate::registration::Registrations;
+use crate::rules::Rules;
 use crate::seats::Seats;
 use crate::supervision::Supervision;
 use crate::table::Table;
@@ -56,9 +58,11 @@ pub(crate) struct LocalApi {
     pub(crate) registrations: Arc<Registrations>,
     pub(crate) seats: Arc<Seats>,
     pub(crate) table: Arc<Table>,
+    pub(crate) rules: Rules,
     pub(crate) traffic: Arc<dyn Traffic>,
     pub(crate) supervision: Arc<dyn Supervision>,
     pub(crate) health: Arc<Health>,
+    pub(crate) clock: Clock,
     pub(crate) server: String,
     pub(crate) shutdown: Shutdown,
 }
@@ -74,6 +78,7 @@ impl LocalApi {
         let rpc = proto::LockExt::register(api.clone(), rpc);
         let rpc = proto::StateExt::register(api.clone(), rpc);
         let rpc = proto::KeptExt::register(api.clone(), rpc);
+        let rpc = proto::RulesExt::register(api.clone(), rpc);
         let rpc = proto::NodeExt::register(api, rpc);
         let limits = Limits::default()
             .with_max_request_body_size(MAX_REQUEST)
@@ -135,6 +140,10 @@ pub(crate) fn methods() -> Vec<Method> {
         proto::STATE_WATCH_SPEC,
         proto::KEPT_READ_KEPT_SPEC,
         proto::KEPT_WRITE_KEPT_SPEC,
+        proto::RULES_LIST_RULES_SPEC,
+        proto::RULES_APPLY_RULES_SPEC,
+        proto::RULES_REMOVE_RULES_SPEC,
+        proto::RULES_SERVED_RULES_SPEC,
         proto::NODE_HEALTH_SPEC,
         proto::NODE_SERVERS_SPEC,
         proto::NODE_STATS_SPEC,
@@ -219,6 +228,6 @@ mod tests {
         };
         assert!(has("hydrant.v1.Registry/RegisterInstance", false));
         assert!(has("hydrant.v1.State/Get", true));
-        assert_eq!(methods.len(), 27);
+        assert_eq!(methods.len(), 31);
     }
 }

@@ -8,9 +8,9 @@ use hydrant_contracts::{Instance, Server, ServerName};
 use hydrant_ports::{Change, Entry, Key};
 use tokio::time::Instant;
 
-use super::key_names;
+use super::{Ruling, key_names};
 use crate::instances::Instances;
-use crate::servers;
+use crate::{rules, servers};
 
 /// How long an own instance that has ended stays hidden after coordination has removed it: what the
 /// watch still has to tell of it is old news. Ids are never used again by another instance.
@@ -120,13 +120,15 @@ pub(super) struct Merged {
     changed: bool,
     pub(super) instances: Instances,
     pub(super) servers: Servers,
+    pub(super) ruling: Ruling,
     /// Coordination has told which instances there are, and which servers.
     begun: [bool; 2],
 }
 
 impl Merged {
-    pub(super) fn new(own: Arc<Server>) -> Self {
+    pub(super) fn new(own: Arc<Server>, ruling: Ruling) -> Self {
         Self {
+            ruling,
             servers: Servers::from_iter([own.clone()]),
             own,
             shown: HashMap::new(),
@@ -211,6 +213,39 @@ impl Merged {
         }
     }
 
+    /// Takes in what coordination tells of rules. What is gone or can't be read leaves those that hold: the value is
+    /// never deleted, so it was lost.
+    pub(super) fn rules(&mut self, change: Change) {
+        let entries = match change {
+            Change::All(entries) => entries,
+            Change::Put(entry) => vec![entry],
+            Change::Removed(_) => Vec::new(),
+        };
+        let told = entries.into_iter().find(|entry| entry.key == rules::key());
+        let read = told.map(|entry| rules::read(&entry.value));
+        match read {
+            Some(Ok(set)) if set == *self.ruling.set => self.ruling.trouble = None,
+            Some(Ok(set)) => {
+                self.changed = true;
+                self.ruling = Ruling {
+                    set: Arc::new(set),
+                    trouble: None,
+                };
+            }
+            Some(Err(error)) => {
+                self.keeps_rules(format!("those that are kept can't be read: {error}"))
+            }
+            None if self.ruling.set.epoch == 0 => {}
+            None => self.keeps_rules("coordination has lost them".into()),
+        }
+    }
+
+    fn keeps_rules(&mut self, why: String) {
+        let epoch = self.ruling.set.epoch;
+        tracing::error!(epoch, why, "the rules that were known last stay");
+        self.ruling.trouble = Some(why.into());
+    }
+
     /// Decides what has been touched; returns the last own change that is in it.
     pub(super) fn settle(&mut self, overlay: &mut Overlay, now: Instant) -> u64 {
         overlay.forget(&self.shown, &self.own.name, now);
@@ -256,7 +291,8 @@ mod tests {
     use crate::servers::tests::server;
 
     fn merged() -> (Merged, Overlay) {
-        (Merged::new(Arc::new(server("one"))), Overlay::default())
+        let merged = Merged::new(Arc::new(server("one")), Ruling::default());
+        (merged, Overlay::default())
     }
 
     fn entry(key: &str, instance: &Instance, revision: u64) -> Entry {

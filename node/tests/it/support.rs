@@ -240,6 +240,10 @@ impl Traffic for Counted {
         (*self.published.lock().unwrap()).clone_from(&table.instances);
     }
 
+    fn rules_epoch(&self) -> u64 {
+        0
+    }
+
     fn in_flight(&self, instance: &InstanceId) -> u64 {
         let counts = self.in_flight.lock().unwrap();
         counts.get(instance.as_str()).copied().unwrap_or(0)

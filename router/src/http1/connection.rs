@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hydrant_contracts::Timeout;
 use tokio::io::AsyncWriteExt as _;
 
 use super::body::Body;
@@ -22,6 +23,7 @@ use crate::http2;
 use crate::identity::{Identities, Who};
 use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal};
+use crate::rule::{self, Asked};
 use crate::service::Instance;
 use crate::snapshot::Snapshot;
 use crate::stream::Stream;
@@ -274,7 +276,7 @@ fn accept<'s>(
     let (key, from) = (&worker.key, client.listener);
     let seat = |who: &Who| worker.seat(from, who);
     let who = client.identities.admit(key, head.token, seat)?;
-    let route = decide(
+    let mut route = decide(
         snapshot,
         &decide::Request {
             listener: client.listener,
@@ -285,8 +287,24 @@ fn accept<'s>(
             to: head.to,
         },
     )?;
+    if route.service.rules.is_some() {
+        let asked = Asked {
+            host: head.host,
+            method: head.method.as_bytes(),
+            target: head.path.as_bytes(),
+            caller: &who.caller,
+            address: Some(client.address.ip()),
+            fields: head,
+            bare: route.bare,
+        };
+        rule::apply(&mut route, &asked, worker)?;
+    }
     let priority = Priority::of(head.priority, client.listener, &who.caller);
     let instance = worker.choose(&route, &Tried::default(), priority)?;
+    let rule = route.ruled.map(|ruled| ruled.compiled);
+    if let Some(ruled) = &route.ruled {
+        ruled.count(worker.index, instance);
+    }
     let (way, path) = Way::to(&route, instance, head.path.as_bytes(), head.token);
     let forward = Forward {
         way,
@@ -295,6 +313,7 @@ fn accept<'s>(
         caller: &who.text,
         priority,
         from_peer: client.listener == Listener::Peer,
+        changes: rule.and_then(|rule| rule.request_changes()),
     };
     let mut out = worker.scratch.take_buffer();
     let way_lines = head.write(bytes, &forward, &mut out);
@@ -316,9 +335,9 @@ fn accept<'s>(
         path: (head.method.len() + 1, path.len()),
         way: way_lines,
         has_token: head.token.is_some(),
-        deadline: head
-            .timeout
-            .map(|timeout| Box::pin(tokio::time::sleep(timeout.duration()))),
+        rule: rule.filter(|rule| rule.answer_changes().is_some()).cloned(),
+        deadline: shorter(head.timeout, rule.and_then(|rule| rule.timeout()))
+            .map(|timeout| Box::pin(tokio::time::sleep(timeout))),
     };
     Ok(Accepted {
         route,
@@ -326,6 +345,12 @@ fn accept<'s>(
         request,
         form,
     })
+}
+
+/// The shorter of what the client waits and what a rule allows.
+fn shorter(client: Option<Timeout>, rule: Option<Duration>) -> Option<Duration> {
+    let client = client.map(Timeout::duration);
+    client.into_iter().chain(rule).min()
 }
 
 fn refusal_of(error: HeadError) -> Refusal {

@@ -490,6 +490,7 @@ impl<'x, 'l> Exchange<'x, 'l> {
             http11: self.request.http11,
             close: self.close,
             cut: b"",
+            changes: None,
         }
     }
 
@@ -532,8 +533,10 @@ impl<'x, 'l> Exchange<'x, 'l> {
         };
         self.in_flight.answered(head.status, Moment::now());
         self.in_flight.received(taken as u64);
+        let rule = self.request.rule.as_ref();
         let onward = Onward {
             cut: &self.request.cut,
+            changes: rule.and_then(|rule| rule.answer_changes()),
             ..self.onward()
         };
         head.write(bytes, onward, &mut self.answer);

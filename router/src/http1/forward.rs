@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::ops::Range;
 
+use hydrant_contracts::rules::HeaderChanges;
 use hydrant_contracts::{CorrelationId, NODE_SERVICE, TraceParent};
 
 use super::body::Framing;
@@ -28,6 +29,8 @@ pub struct Forward<'a> {
     pub priority: Priority,
     /// Another node sent it. What it tells of the client is true, and goes on as it is.
     pub from_peer: bool,
+    /// What a rule changes.
+    pub changes: Option<&'a HeaderChanges>,
 }
 
 /// The way to one instance: what a request says only on it. Another attempt may take another.
@@ -96,6 +99,13 @@ impl RequestHead<'_> {
         if !forward.from_peer {
             dropped = dropped.with(self.forwarded);
         }
+        if let Some(changes) = forward.changes {
+            for (index, field) in self.fields.iter().enumerate() {
+                if changes.takes_off(field.name.as_bytes()) {
+                    dropped.insert(index);
+                }
+            }
+        }
         if self.absolute {
             // The target overrides what the field says (RFC 9112, 3.2.2).
             for (index, field) in self.fields.iter().enumerate() {
@@ -114,6 +124,9 @@ impl RequestHead<'_> {
             self.write_forwarded(host, forward, out);
         }
         self.write_context(forward, out);
+        if let Some(changes) = forward.changes {
+            write_changes(changes, out);
+        }
         let start = out.len();
         forward.way.write(out);
         let way = start..out.len();
@@ -173,6 +186,14 @@ impl RequestHead<'_> {
     }
 }
 
+/// Appends the headers that a rule adds.
+pub(super) fn write_changes(changes: &HeaderChanges, out: &mut Vec<u8>) {
+    for (name, value) in changes.comes() {
+        let (name, value) = (name.as_str().as_bytes(), value.as_str().as_bytes());
+        push(out, &[name, b": ", value, b"\r\n"]);
+    }
+}
+
 fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
     for part in parts {
         out.extend_from_slice(part);
@@ -198,6 +219,7 @@ mod tests {
         caller: "outside",
         priority: Priority::Normal,
         from_peer: false,
+        changes: None,
     };
     const CONTEXT: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\ncorrelation-id: c1\r\n";
 

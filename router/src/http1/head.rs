@@ -6,6 +6,7 @@ use hydrant_contracts::{Timeout, header};
 
 use super::body::Framing;
 use crate::names::is_lookalike;
+use crate::rule;
 
 /// The longest head, in bytes; a longer one is answered with 431.
 pub const MAX_HEAD: usize = 64 * 1024;
@@ -234,6 +235,13 @@ pub(crate) fn check_host(host: &str) -> Result<(), HeadError> {
         return Err(HeadError::Malformed("the host is malformed"));
     }
     Ok(())
+}
+
+impl rule::Fields for RequestHead<'_> {
+    fn any(&self, name: &str, accepts: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        let mut fields = self.fields.iter();
+        fields.any(|field| field.name.eq_ignore_ascii_case(name) && accepts(field.value))
+    }
 }
 
 impl<'a> RequestHead<'a> {

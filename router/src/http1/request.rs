@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use super::body::Body;
 use super::forward::Way;
 use crate::decide::Route;
 use crate::priority::Priority;
+use crate::rule::Compiled;
 use crate::service::Instance;
 
 /// How much of a request is kept, head and body, so that it can be sent again.
@@ -49,6 +51,8 @@ pub(super) struct Request {
     pub(super) way: Range<usize>,
     /// The caller has a token.
     pub(super) has_token: bool,
+    /// The rule that changes the head of the answer.
+    pub(super) rule: Option<Arc<Compiled>>,
     /// When the caller waits no longer.
     pub(super) deadline: Option<Pin<Box<tokio::time::Sleep>>>,
 }
@@ -152,8 +156,6 @@ impl Request {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use hydrant_contracts as contracts;
     use hydrant_contracts::{Caller, InstanceState, PathPrefix};
 
@@ -197,6 +199,7 @@ mod tests {
         let table = Table {
             own: "one".parse().unwrap(),
             servers: vec![Arc::new(server)],
+            rules: Arc::default(),
             instances: vec![
                 instance("cuts", "one", true),
                 instance("keeps", "one", false),
@@ -235,6 +238,7 @@ mod tests {
                 caller: "outside",
                 priority: Priority::Normal,
                 from_peer: false,
+                changes: None,
             };
             let mut bytes = Vec::new();
             let lines = head.write(text.as_bytes(), &forward, &mut bytes);
@@ -261,6 +265,7 @@ mod tests {
                 path,
                 way,
                 has_token: true,
+                rule: None,
                 deadline: None,
             };
             for next in all.iter().chain(all.iter().rev()) {

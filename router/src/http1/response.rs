@@ -1,8 +1,10 @@
 //! Heads of answers: read as strictly as those of requests, for an instance may be hostile too.
 
 use hydrant_contracts::header;
+use hydrant_contracts::rules::HeaderChanges;
 
 use super::body::Framing;
+use super::forward::write_changes;
 use super::head::{
     FieldSet, Fields, HeadError, MAX_HEAD, check_line_ends, is_connection, is_framing, list,
     parse_length, refusal_of,
@@ -43,6 +45,8 @@ pub struct Onward<'a> {
     pub close: bool,
     /// What was cut off the request's path, and is put back before a `location`.
     pub cut: &'a [u8],
+    /// What a rule changes.
+    pub changes: Option<&'a HeaderChanges>,
 }
 
 /// Reads the head at the beginning of `bytes`; `None` when it is not complete yet. The answer to
@@ -240,6 +244,13 @@ impl<'a> ResponseHead<'a> {
         for index in relocated.into_iter().chain(unchunked) {
             dropped.insert(index);
         }
+        if let Some(changes) = onward.changes {
+            for (index, field) in self.fields.iter().enumerate() {
+                if changes.takes_off(field.name.as_bytes()) {
+                    dropped.insert(index);
+                }
+            }
+        }
         out.reserve(self.len + 128);
         let line_end = memchr::memchr(b'\n', bytes).map_or(0, |at| at + 1);
         out.extend_from_slice(b"HTTP/1.1");
@@ -250,6 +261,9 @@ impl<'a> ResponseHead<'a> {
             out.extend_from_slice(onward.cut);
             out.extend_from_slice(self.fields[index].value);
             out.extend_from_slice(b"\r\n");
+        }
+        if let Some(changes) = onward.changes {
+            write_changes(changes, out);
         }
         self.write_connection(onward, out);
         out.extend_from_slice(b"\r\n");
@@ -321,6 +335,7 @@ mod tests {
         http11: true,
         close: false,
         cut: b"",
+        changes: None,
     };
 
     #[test]
@@ -423,6 +438,7 @@ mod tests {
             http11: false,
             close: true,
             cut: b"",
+            changes: None,
         };
         let (out, ..) = rewritten(text, old).unwrap();
         assert_eq!(out, "HTTP/1.1 200 OK\r\nA: b\r\nconnection: close\r\n\r\n");

@@ -24,6 +24,7 @@ use crate::http1::head::check_host;
 use crate::instance::{ErrorKind, InFlight};
 use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal, Unsent, Verdict};
+use crate::rule::{self, Asked};
 use crate::service::Instance;
 use crate::upstream::SILENCE;
 use crate::worker::Worker;
@@ -92,10 +93,27 @@ async fn forward(
         server: server.as_deref(),
         to: to.as_deref(),
     };
-    let route = decide::decide(&snapshot, &asked)?;
+    let mut route = decide::decide(&snapshot, &asked)?;
     let priority = for_us.priority.as_ref().map(HeaderValue::as_bytes);
     let priority = Priority::of(priority, client.listener, &who.caller);
     let timeout = head::timeout(&parts.headers)?;
+    if route.service.rules.is_some() {
+        let asked = Asked {
+            host: authority.as_deref(),
+            method: parts.method.as_str().as_bytes(),
+            target: &target,
+            caller: &who.caller,
+            address: Some(client.address.ip()),
+            fields: &parts.headers,
+            bare: route.bare,
+        };
+        rule::apply(&mut route, &asked, worker)?;
+    }
+    let rule = route.ruled.map(|ruled| ruled.compiled);
+    let timeout = timeout
+        .into_iter()
+        .chain(rule.and_then(|rule| rule.timeout()))
+        .min();
     let onward = Onward {
         caller: &who.text,
         priority,
@@ -104,6 +122,9 @@ async fn forward(
         authority: authority.as_deref(),
     };
     head::prepare(&mut parts.headers, &onward);
+    if let Some(changes) = rule.and_then(|rule| rule.request_changes()) {
+        head::change(&mut parts.headers, changes);
+    }
     let exchange = Exchange {
         worker,
         route,
@@ -132,6 +153,9 @@ impl Exchange<'_> {
             let snapshot = self.worker.snapshot();
             let route = self.route.renewed(&snapshot).unwrap_or(self.route);
             let instance = self.worker.choose(&route, &tried, self.priority)?;
+            if let Some(ruled) = route.ruled.filter(|_| tried.is_empty()) {
+                ruled.count(self.worker.index, instance);
+            }
             let failure = match self.attempt(&route, instance, &tried).await? {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
@@ -239,6 +263,10 @@ impl Exchange<'_> {
     fn forwarded(&self, answered: Answered, sent: Sent, cut: &[u8]) -> Response<AnswerBody> {
         let (mut parts, incoming) = answered.response.into_parts();
         head::answer(parts.status, &mut parts.headers, cut);
+        let rule = self.route.ruled.map(|ruled| ruled.compiled);
+        if let Some(changes) = rule.and_then(|rule| rule.answer_changes()) {
+            head::change(&mut parts.headers, changes);
+        }
         parts.version = http::Version::HTTP_2;
         let body = Forwarded {
             incoming,

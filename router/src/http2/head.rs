@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Uri};
+use hydrant_contracts::rules::HeaderChanges;
 use hydrant_contracts::{CorrelationId, Timeout, TraceParent, header as ours};
 
 use crate::http1::Way;
 use crate::names::{is_lookalike, is_only_in_heads};
 use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal, Verdict, shown};
+use crate::rule;
 
 const TIMEOUTS: [HeaderName; 3] = [
     HeaderName::from_static(ours::CONNECT_TIMEOUT),
@@ -300,6 +302,26 @@ pub(super) fn answer(status: http::StatusCode, headers: &mut HeaderMap, cut: &[u
     let is_path = location.starts_with(b"/") && !location.starts_with(b"//");
     if let (true, Ok(whole)) = (is_path, HeaderValue::from_bytes(&[cut, location].concat())) {
         headers.insert(header::LOCATION, whole);
+    }
+}
+
+impl rule::Fields for HeaderMap {
+    fn any(&self, name: &str, accepts: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        let mut values = self.get_all(name).iter();
+        values.any(|value| accepts(value.as_bytes()))
+    }
+}
+
+/// Changes a head as a rule says.
+pub(super) fn change(headers: &mut HeaderMap, changes: &HeaderChanges) {
+    for name in changes.remove.iter().chain(changes.set.keys()) {
+        headers.remove(name.as_str());
+    }
+    for (name, value) in changes.comes() {
+        let name = HeaderName::from_bytes(name.as_str().as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value.as_str())) {
+            headers.append(name, value);
+        }
     }
 }
 

@@ -58,6 +58,7 @@ pub(crate) fn table(on_each: [u16; 4]) -> Table {
             .zip(servers)
             .map(|(port, (name, zone))| server(name, zone, port))
             .collect(),
+        rules: Arc::default(),
     }
 }
 

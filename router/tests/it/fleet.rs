@@ -168,6 +168,7 @@ pub fn publish(node: &Node, servers: &[Arc<Server>], instances: &[Instance]) {
         own: node.name.parse().unwrap(),
         servers: servers.to_vec(),
         instances: instances.iter().cloned().map(Arc::new).collect(),
+        rules: Arc::default(),
     });
 }
 

@@ -14,5 +14,6 @@ mod peer;
 mod peer_http2;
 mod peer_tls;
 mod raw;
+mod rules;
 mod snapshot;
 mod visitors;

@@ -54,6 +54,10 @@ fn page(explained: &proto::ExplainResponse, output: &Output) -> Result<()> {
     for (name, fact) in facts.into_iter().filter(|(_, fact)| !fact.is_empty()) {
         output.text(&format!("  {name:<10}  {}\n", printable(fact)))?;
     }
+    if !explained.rules.is_empty() {
+        output.text("\n")?;
+        output.table(&rules(explained))?;
+    }
     if explained.candidates.is_empty() {
         return Ok(());
     }
@@ -62,6 +66,11 @@ fn page(explained: &proto::ExplainResponse, output: &Output) -> Result<()> {
 }
 
 fn headline(explained: &proto::ExplainResponse, output: &Output) -> String {
+    if explained.outcome == "redirect" {
+        let (status, location) = (explained.status, printable(&explained.location));
+        let word = output.paint(Style::Good, "redirect");
+        return format!("{word} with {status} to {location}");
+    }
     if explained.outcome != "forward" {
         let (status, reason) = (explained.status, printable(&explained.reason));
         return format!(
@@ -77,6 +86,18 @@ fn headline(explained: &proto::ExplainResponse, output: &Output) -> String {
         "{} to {chosen}, which sees {path}",
         output.paint(Style::Good, "forward")
     )
+}
+
+fn rules(explained: &proto::ExplainResponse) -> Table {
+    let mut table = Table::new(&["RULE", "VERDICT"]);
+    for rule in &explained.rules {
+        let style = match rule.decides {
+            true => Style::Good,
+            false => Style::Plain,
+        };
+        table.row([plain(&rule.name), (printable(&rule.verdict), style)]);
+    }
+    table
 }
 
 fn candidates(explained: &proto::ExplainResponse) -> Table {
@@ -151,11 +172,14 @@ fn document(explained: &proto::ExplainResponse) -> Value {
             "limit": Some(candidate.limit).filter(|limit| *limit != 0),
         })
     };
+    let rule = |rule: &proto::RuleVerdict| json!({"name": rule.name, "decides": rule.decides, "verdict": rule.verdict});
     json!({
         "outcome": explained.outcome,
         "status": Some(explained.status).filter(|status| *status != 0),
         "reason": some(&explained.reason),
         "rule": explained.rule,
+        "rules": explained.rules.iter().map(rule).collect::<Vec<_>>(),
+        "location": some(&explained.location),
         "caller": explained.caller,
         "candidates": explained.candidates.iter().map(candidate).collect::<Vec<_>>(),
         "chosen": some(&explained.chosen),

@@ -13,6 +13,7 @@ mod logs;
 pub(crate) mod mobile;
 mod node;
 pub(crate) mod receipt;
+pub(crate) mod rules;
 pub(crate) mod run;
 mod scale;
 mod serve;
@@ -39,6 +40,7 @@ pub(crate) async fn dispatch(cli: Cli, output: &Output) -> Result<()> {
         Command::Stats(args) => stats::run(global, &args, output).await,
         Command::Explain(args) => explain::run(global, &args, output).await,
         Command::Health(args) => health::run(global, &args, output).await,
+        Command::Rules(args) => rules::run(global, &args, output).await,
         Command::Logs(args) => logs::run(global, &args, output).await,
         Command::Scale(args) => scale::run(global, &args, output).await,
         Command::Token(args) => token::run(global, &args, output).await,

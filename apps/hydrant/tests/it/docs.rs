@@ -76,6 +76,11 @@ fn resilience() {
 }
 
 #[test]
+fn rules() {
+    check("docs/guide/rules.md", &["python3"]);
+}
+
+#[test]
 fn operate() {
     check("docs/guide/operate.md", &["python3"]);
 }

@@ -35,6 +35,22 @@ const ANSWERS: &[(&str, &str)] = &[
         r#"{"token": "h1.service/greeter.c2VjcmV0"}"#,
     ),
     (
+        "hydrant.v1.Rules/ListRules",
+        include_str!("../golden/answers/rules.json"),
+    ),
+    (
+        "hydrant.v1.Rules/ApplyRules",
+        include_str!("../golden/answers/rules_changed.json"),
+    ),
+    (
+        "hydrant.v1.Rules/RemoveRules",
+        r#"{"epoch": "3", "changes": [{"name": "moved", "what": "removed"}]}"#,
+    ),
+    (
+        "hydrant.v1.Rules/ServedRules",
+        r#"{"server": "laptop", "epoch": "3"}"#,
+    ),
+    (
         "hydrant.v1.Registry/Discover",
         include_str!("../golden/answers/discover.json"),
     ),

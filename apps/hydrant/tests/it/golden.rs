@@ -27,7 +27,16 @@ impl Transcript {
 
     /// Runs `hydrant` with the arguments of `line` in a folder.
     pub fn run_in(&mut self, folder: &Path, line: &[&str]) {
-        let output = hydrant().current_dir(folder).args(line).output();
+        self.run_in_with(folder, &[], line);
+    }
+
+    /// The same with arguments before them that are not shown.
+    pub fn run_in_with(&mut self, folder: &Path, hidden: &[&str], line: &[&str]) {
+        let output = hydrant()
+            .current_dir(folder)
+            .args(hidden)
+            .args(line)
+            .output();
         self.add(line, &output.expect("the binary starts"));
     }
 

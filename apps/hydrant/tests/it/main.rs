@@ -23,6 +23,7 @@ mod mobile_sources;
 mod ofrep;
 mod output;
 mod revisions;
+mod rules;
 mod run;
 mod size;
 mod submissions;

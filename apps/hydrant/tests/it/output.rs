@@ -1,6 +1,7 @@
 //! What the commands print: help, tables, JSON and errors.
 
 mod mobile;
+mod rules;
 mod submissions;
 
 use crate::fake_node;

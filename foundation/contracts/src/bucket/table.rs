@@ -77,7 +77,7 @@ impl SlotTable {
     /// How many slots each arm has; an arm without a slot is not named, except the control.
     pub fn weights(&self) -> BTreeMap<&str, u16> {
         let mut weights = BTreeMap::from([(self.control(), 0)]);
-        for (arm, length) in self.lengths() {
+        for (arm, length) in self.runs() {
             *weights.entry(arm).or_default() += length;
         }
         weights
@@ -132,7 +132,8 @@ impl SlotTable {
         }
     }
 
-    fn lengths(&self) -> impl Iterator<Item = (&str, u16)> {
+    /// The arms in the order of their slots, each with how many lie side by side. An arm may come again.
+    pub fn runs(&self) -> impl Iterator<Item = (&str, u16)> {
         let ends = self.runs.iter().skip(1).map(|run| run.first);
         let runs = self.runs.iter().zip(ends.chain([SLOTS]));
         runs.map(|(run, end)| (self.arms[usize::from(run.arm)].as_str(), end - run.first))
@@ -144,7 +145,7 @@ impl SlotTable {
     fn spread(&self, arms: &[String]) -> Spread {
         let mut spread = [CONTROL; SLOTS as usize];
         let mut rest = spread.as_mut_slice();
-        for (arm, length) in self.lengths() {
+        for (arm, length) in self.runs() {
             let (run, behind) = rest.split_at_mut(usize::from(length));
             let place = arms.iter().position(|one| one == arm);
             run.fill(place.map_or(CONTROL, |place| place as u8));
@@ -217,9 +218,7 @@ struct Wire {
 
 impl From<SlotTable> for Wire {
     fn from(table: SlotTable) -> Self {
-        let runs = table
-            .lengths()
-            .map(|(arm, length)| (arm.to_owned(), length));
+        let runs = table.runs().map(|(arm, length)| (arm.to_owned(), length));
         Self {
             control: table.control().to_owned(),
             runs: runs.collect(),

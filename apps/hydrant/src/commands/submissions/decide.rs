@@ -68,7 +68,7 @@ impl DecideArgs {
 }
 
 /// Who decides, when nobody says: the user of the system.
-pub(super) fn author(said: Option<&String>) -> String {
+pub(in crate::commands) fn author(said: Option<&String>) -> String {
     let user = || std::env::var("USER").ok();
     let author = said.cloned().or_else(user);
     let author = author.filter(|name| !name.trim().is_empty());

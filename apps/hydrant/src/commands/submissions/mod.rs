@@ -9,6 +9,8 @@ mod primary;
 mod reconcile;
 mod status;
 
+pub(in crate::commands) use decide::author;
+
 use clap::{Args, Subcommand};
 use connectrpc::client::HttpClient;
 use hydrant_submissions::proto::{
