@@ -77,6 +77,7 @@ impl Health {
             traffic: self.traffic.metrics(),
             leases: self.leases.count(),
             watches: self.watches.count(),
+            rules_epoch: self.traffic.rules_epoch(),
             exports: self.exports.metrics(),
             gauges: self.gauges.all(),
         };

@@ -16,6 +16,7 @@ pub(crate) struct Numbers {
     pub(crate) traffic: String,
     pub(crate) leases: usize,
     pub(crate) watches: usize,
+    pub(crate) rules_epoch: u64,
     /// What was sent to other systems, in the same format.
     pub(crate) exports: String,
     /// What services count of themselves.
@@ -65,6 +66,12 @@ fn node(text: &mut Text, numbers: &Numbers) {
         "Watches of the local API that are open.",
     );
     text.sample(&[], numbers.watches);
+    text.family(
+        "hydrant_rules_epoch",
+        "gauge",
+        "The epoch of the rules by which requests are decided here.",
+    );
+    text.sample(&[], numbers.rules_epoch);
     text.family(
         "hydrant_instances",
         "gauge",
@@ -182,6 +189,7 @@ mod tests {
             traffic: "hydrant_refusals_total 0\n".into(),
             leases: 3,
             watches: 0,
+            rules_epoch: 7,
             exports: "hydrant_export_sent_total{to=\"graphite\"} 1\n".into(),
             gauges: vec![(
                 "service/shop".parse().unwrap(),

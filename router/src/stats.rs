@@ -380,14 +380,6 @@ fn write_rules(out: &mut String, snapshot: &Snapshot) {
         let labels = service_labels(&rule.kept.rule.service);
         format!(r#"{labels},rule="{}""#, rule.kept.rule.name)
     };
-    let epoch = snapshot.rules_epoch();
-    header(
-        out,
-        "hydrant_rules_epoch",
-        "gauge",
-        "The epoch of the rules that hold here.",
-    );
-    let _ = writeln!(out, "hydrant_rules_epoch {epoch}");
     header(
         out,
         DECIDED,

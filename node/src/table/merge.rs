@@ -330,6 +330,42 @@ mod tests {
         assert!(ids(&mut merged, &mut overlay).is_empty());
     }
 
+    fn rules_of(epoch: u64) -> Entry {
+        Entry {
+            key: rules::key(),
+            value: format!("{{\"epoch\": {epoch}, \"rules\": []}}").into(),
+            revision: epoch,
+        }
+    }
+
+    #[test]
+    fn rules_that_are_lost_or_cannot_be_read_leave_those_that_hold() {
+        let (mut merged, _) = merged();
+        let holds = |merged: &Merged| (merged.ruling.set.epoch, merged.ruling.trouble.is_some());
+        merged.rules(Change::All(Vec::new()));
+        assert_eq!(holds(&merged), (0, false), "there never were any");
+        merged.rules(Change::All(vec![rules_of(3)]));
+        assert!(merged.take_changed());
+        merged.rules(Change::Put(rules_of(4)));
+        assert_eq!(holds(&merged), (4, false));
+        assert!(merged.take_changed());
+        for lost in [
+            Change::All(Vec::new()),
+            Change::Removed(rules::key()),
+            Change::Put(Entry {
+                value: "{\"epoch\": 5, \"rules\": [], \"new\": 1}".into(),
+                ..rules_of(5)
+            }),
+        ] {
+            merged.rules(lost);
+            assert_eq!(holds(&merged), (4, true));
+            assert!(!merged.take_changed());
+        }
+        // Nothing is as true as what coordination shows.
+        merged.rules(Change::Put(rules_of(2)));
+        assert_eq!(holds(&merged), (2, false));
+    }
+
     #[test]
     fn an_entry_does_not_speak_for_another_service() {
         let (mut merged, mut overlay) = merged();
