@@ -151,6 +151,9 @@ pub fn parse_request<'a>(
 /// What has come of a head must be right so far.
 fn incomplete<T>(bytes: &[u8]) -> Result<Option<T>, HeadError> {
     check_line_ends(bytes)?;
+    if bytes.starts_with(b"\r\n\r\n") {
+        return Err(HeadError::Malformed("there is no request line"));
+    }
     check_size(bytes.len())?;
     Ok(None)
 }
@@ -228,13 +231,48 @@ fn split_target<'a>(
     Ok((Some(host), path))
 }
 
-/// A host is a name or address with a port, and nothing else: no user, no path.
+/// A host is a name or address with a port, and nothing else: no user, no path. Whoever reads two
+/// colons must not find another port, or another name, than the next one does.
 pub(crate) fn check_host(host: &str) -> Result<(), HeadError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte);
-    if host.len() > 255 || !host.bytes().all(allowed) {
+    let bytes = host.as_bytes();
+    let (is_host, port) = match bytes {
+        [b'[', rest @ ..] => {
+            let end = memchr::memchr(b']', rest).unwrap_or(0);
+            (
+                is_address(&rest[..end]),
+                rest.get(end + 1..).unwrap_or_default(),
+            )
+        }
+        _ => {
+            let end = memchr::memchr(b':', bytes).unwrap_or(bytes.len());
+            (is_host_name(&bytes[..end]), &bytes[end..])
+        }
+    };
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    if host.len() > 255 || !is_host || !is_port {
         return Err(HeadError::Malformed("the host is malformed"));
     }
     Ok(())
+}
+
+/// What stands between the brackets of an address of IPv6.
+fn is_address(text: &[u8]) -> bool {
+    let is_one = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+    !text.is_empty() && text.iter().all(is_one)
+}
+
+/// `reg-name` of RFC 3986; it may be empty.
+fn is_host_name(text: &[u8]) -> bool {
+    let is_one = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
+    let is_escape = |at: usize| {
+        let digits = text.get(at + 1..at + 3);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    text.iter().all(is_one) && memchr::memchr_iter(b'%', text).all(is_escape)
 }
 
 impl rule::Fields for RequestHead<'_> {

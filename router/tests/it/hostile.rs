@@ -191,6 +191,31 @@ pub fn table() -> Vec<(&'static str, String, u16)> {
             400,
         ),
         (
+            "a host with two ports",
+            "GET /api/t/ HTTP/1.1\r\nhost: a:80:90\r\n\r\n".into(),
+            400,
+        ),
+        (
+            "a host with a port that is no number",
+            "GET /api/t/ HTTP/1.1\r\nhost: a:b\r\n\r\n".into(),
+            400,
+        ),
+        (
+            "an address without brackets",
+            "GET /api/t/ HTTP/1.1\r\nhost: ::1\r\n\r\n".into(),
+            400,
+        ),
+        (
+            "half a bracket",
+            "GET /api/t/ HTTP/1.1\r\nhost: [::1\r\n\r\n".into(),
+            400,
+        ),
+        (
+            "a broken escape in a host",
+            "GET /api/t/ HTTP/1.1\r\nhost: a%zz\r\n\r\n".into(),
+            400,
+        ),
+        (
             "a host with a space",
             "GET /api/t/ HTTP/1.1\r\nhost: a b\r\n\r\n".into(),
             400,

@@ -2,6 +2,7 @@
 
 mod balance;
 mod decide;
+mod differential;
 mod fleet;
 mod hostile;
 mod http1;
