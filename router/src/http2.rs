@@ -21,10 +21,11 @@ use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::decide::Listener;
 use crate::identity::Identities;
+use crate::listen::Limits;
 use crate::stream::Stream;
 use crate::worker::Worker;
 
@@ -42,6 +43,9 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_LIMIT: Duration = Duration::from_secs(20);
 /// A connection without requests is closed after this time.
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
+/// A client may break off so many requests before their answer begins, and any number as long as
+/// they are fewer than half: each has cost an instance work, and the client next to nothing.
+const MAX_BROKEN_OFF: usize = 500;
 
 /// What all HTTP/2 connections of one worker share.
 #[derive(Debug)]
@@ -87,6 +91,26 @@ struct Client {
     active: Cell<usize>,
     /// A part of a body went on, since that was last asked.
     moved: Cell<bool>,
+    /// Requests whose answer waits for the client to take what there is of it.
+    unread: Cell<usize>,
+    /// Requests that ended, and those of them that the client broke off before their answer began.
+    ended: Cell<usize>,
+    broken_off: Cell<usize>,
+    /// Told when too many were broken off.
+    floods: Notify,
+}
+
+impl Client {
+    fn ended(&self, broken_off: bool) {
+        self.ended.set(self.ended.get() + 1);
+        self.broken_off
+            .set(self.broken_off.get() + usize::from(broken_off));
+        let is_of_fleet = self.listener == Listener::Peer;
+        let (broken, ended) = (self.broken_off.get(), self.ended.get());
+        if broken_off && !is_of_fleet && broken >= MAX_BROKEN_OFF && broken * 2 > ended {
+            self.floods.notify_one();
+        }
+    }
 }
 
 /// Serves a connection until the client closes it, or the router ends. `read` is what was read
@@ -104,6 +128,10 @@ pub(crate) async fn serve(
         identities: RefCell::default(),
         active: Cell::new(0),
         moved: Cell::new(false),
+        unread: Cell::new(0),
+        ended: Cell::new(0),
+        broken_off: Cell::new(0),
+        floods: Notify::new(),
     });
     let service = service_fn(|request| {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
@@ -115,8 +143,8 @@ pub(crate) async fn serve(
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = worker.http2.closing() => None,
-        () = idle(&client) => None,
-        () = stuck(&client, worker.limits.stream_idle) => return,
+        () = idle(&client, IDLE_LIMIT) => None,
+        () = abused(&client, &worker.limits) => return,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -124,7 +152,9 @@ pub(crate) async fn serve(
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                () = stuck(&client, worker.limits.stream_idle) => return,
+                // What is left of its answers, it does not take.
+                () = idle(&client, worker.limits.send) => return,
+                () = abused(&client, &worker.limits) => return,
             }
         }
     };
@@ -148,11 +178,11 @@ fn builder() -> Builder<LocalTasks> {
     builder
 }
 
-/// Resolves when the client had no request for some time.
-async fn idle(client: &Client) {
+/// Resolves when the client had no request for `limit`.
+async fn idle(client: &Client, limit: Duration) {
     let mut quiet = Duration::ZERO;
-    let tick = IDLE_LIMIT / 10;
-    while quiet < IDLE_LIMIT {
+    let tick = limit / 10;
+    while quiet < limit {
         tokio::time::sleep(tick).await;
         quiet = if client.active.get() == 0 {
             quiet + tick
@@ -162,15 +192,35 @@ async fn idle(client: &Client) {
     }
 }
 
-/// Resolves when no body of any request has moved for `limit`: a client that answers pings but
-/// takes nothing, or sends nothing, would hold its requests for ever.
-async fn stuck(client: &Client, limit: Duration) {
+/// Resolves when the client holds its requests for ever, or breaks off most of them.
+async fn abused(client: &Client, limits: &Limits) {
+    tokio::select! {
+        () = stuck(client, limits) => {
+            tracing::debug!(address = %client.address, "an HTTP/2 connection does not go on");
+        }
+        () = client.floods.notified() => {
+            tracing::debug!(address = %client.address, "a client breaks off most of its requests");
+        }
+    }
+}
+
+/// Resolves when no body of any request has moved for too long: a client that answers pings but
+/// takes nothing, or sends nothing, would hold its requests for ever. What waits for the client
+/// alone, waits less.
+async fn stuck(client: &Client, limits: &Limits) {
     let mut still = Duration::ZERO;
-    let tick = limit / 10;
-    while still < limit {
+    let tick = limits.send.min(limits.stream_idle) / 10;
+    loop {
         tokio::time::sleep(tick).await;
         let rests = client.active.get() > 0 && !client.moved.take();
         still = if rests { still + tick } else { Duration::ZERO };
+        let limit = match client.unread.get() {
+            0 => limits.stream_idle,
+            _ => limits.send.min(limits.stream_idle),
+        };
+        if still >= limit {
+            return;
+        }
     }
 }
 

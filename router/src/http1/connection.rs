@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::body::Body;
 use super::deliver::deliver;
 use super::forward::{Forward, Way};
-use super::head::{HeadError, RequestHead, fields, parse_request};
+use super::head::{HeadError, MAX_HEAD, RequestHead, fields, parse_request};
 use super::refuse::{Form, answer, style_of};
 use super::request::Request;
 use crate::alarms::Alarm;
@@ -31,6 +31,8 @@ use crate::worker::Worker;
 
 /// What a client of HTTP/2 with prior knowledge sends first.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The kind of the frame that follows it.
+const SETTINGS: u8 = 4;
 /// How long, and how much, is read from a client that was refused, so that it can read why.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_IDLE: Duration = Duration::from_secs(2);
@@ -133,7 +135,7 @@ async fn serve_one(worker: &Worker, client: &mut Client) -> Then {
     loop {
         let snapshot = worker.snapshot();
         if arrived > 0 || !client.stash.is_empty() {
-            match take(worker, client, &snapshot, arrived) {
+            match take(worker, client, &snapshot, arrived, begun) {
                 Taken::Partial if begun => {}
                 Taken::Partial => {
                     begun = true;
@@ -184,18 +186,24 @@ fn poll_arrival(worker: &Worker, client: &mut Client, cx: &mut Context<'_>) -> P
 }
 
 /// Makes of the bytes that have arrived what they are. Nothing here waits: they lie in the
-/// worker's scratch buffer, where the next read of any connection goes.
+/// worker's scratch buffer, where the next read of any connection goes. `begun` says that a head is
+/// there already and was not complete.
 fn take<'s>(
     worker: &Worker,
     client: &mut Client,
     snapshot: &'s Snapshot,
     arrived: usize,
+    begun: bool,
 ) -> Taken<'s> {
     let scratch = worker.scratch.bytes(arrived);
     let mut stash = std::mem::take(&mut client.stash);
     let direct = stash.is_empty();
     if !direct {
         stash.extend_from_slice(&scratch);
+    }
+    if begun && !may_be_complete(&scratch, &stash) {
+        client.stash = stash;
+        return Taken::Partial;
     }
     let bytes = if direct { &*scratch } else { &*stash };
     let (taken, used) = take_bytes(worker, client, snapshot, bytes);
@@ -211,6 +219,30 @@ fn take<'s>(
     taken
 }
 
+/// What was not complete is so only with the end of a line. Were it read again for every byte, a
+/// client that sends it byte by byte would cost as much as thousands.
+fn may_be_complete(arrived: &[u8], all: &[u8]) -> bool {
+    memchr::memchr(b'\n', arrived).is_some()
+        || all.len() > MAX_HEAD
+        || all.starts_with(HTTP2_PREFACE)
+}
+
+/// HTTP/2 begins with its preface and a frame of settings; the library that reads on would take
+/// any frame for the first (RFC 9113, 3.4).
+fn take_preface<'s>(bytes: &[u8]) -> Option<Taken<'s>> {
+    let Some(frame) = bytes.strip_prefix(HTTP2_PREFACE) else {
+        return HTTP2_PREFACE.starts_with(bytes).then_some(Taken::Partial);
+    };
+    Some(match frame.get(3) {
+        None => Taken::Partial,
+        Some(&SETTINGS) => Taken::Http2,
+        Some(_) => {
+            let refusal = Refusal::new(Reason::BadRequest, "HTTP/2 begins with SETTINGS");
+            Taken::Refused(refusal, Form::UNKNOWN)
+        }
+    })
+}
+
 /// Tells also how many of the bytes were used.
 fn take_bytes<'s>(
     worker: &Worker,
@@ -218,13 +250,11 @@ fn take_bytes<'s>(
     snapshot: &'s Snapshot,
     bytes: &[u8],
 ) -> (Taken<'s>, usize) {
-    if !client.spoke && bytes.starts_with(b"PRI") {
-        if bytes.starts_with(HTTP2_PREFACE) {
-            return (Taken::Http2, 0);
-        }
-        if HTTP2_PREFACE.starts_with(bytes) {
-            return (Taken::Partial, 0);
-        }
+    if !client.spoke
+        && bytes.starts_with(b"PRI")
+        && let Some(taken) = take_preface(bytes)
+    {
+        return (taken, 0);
     }
     let mut room = fields();
     let head = match parse_request(bytes, &mut room) {

@@ -292,6 +292,8 @@ impl Body for AnswerBody {
 
 impl Forwarded {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        // Who asks for more has sent all that it was given.
+        self.active.is_unread(false);
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => return self.poll_deadline(cx),
             Poll::Ready(frame) => frame,
@@ -299,6 +301,7 @@ impl Forwarded {
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 self.active.moved();
+                self.active.is_unread(true);
                 self.sent
                     .received(frame.data_ref().map_or(0, Bytes::len) as u64);
                 Some(Ok(frame))

@@ -1,5 +1,6 @@
 //! One request and its answer.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +58,7 @@ pub(super) async fn answer(
     match forward(worker, &client, &active, request, style).await {
         Ok(response) => response,
         Err(refusal) => {
+            active.answers();
             worker
                 .snapshot()
                 .totals()
@@ -76,6 +78,7 @@ async fn forward(
     let snapshot = worker.snapshot();
     let (mut parts, body) = request.into_parts();
     let (target, authority) = (target(&parts), authority(&parts)?);
+    head::check(&parts.headers, authority.as_deref())?;
     let for_us = ForUs::of(&parts.headers)?;
     let bytes = |value: &Option<HeaderValue>| value.as_ref().map(|value| value.as_bytes().to_vec());
     let (server, to) = (bytes(&for_us.server), bytes(&for_us.to));
@@ -262,6 +265,7 @@ impl Exchange<'_> {
 
     fn forwarded(&self, answered: Answered, sent: Sent, cut: &[u8]) -> Response<AnswerBody> {
         let (mut parts, incoming) = answered.response.into_parts();
+        self.active.answers();
         head::answer(parts.status, &mut parts.headers, cut);
         let rule = self.route.ruled.map(|ruled| ruled.compiled);
         if let Some(changes) = rule.and_then(|rule| rule.answer_changes()) {
@@ -395,23 +399,51 @@ fn own_answer(refusal: &Refusal, style: Style, to_head: bool) -> Response<Answer
 
 /// A request of a connection, until its answer has been sent.
 #[derive(Debug)]
-pub(super) struct Active(Rc<Client>);
+pub(super) struct Active {
+    client: Rc<Client>,
+    /// Its answer has begun.
+    answers: Cell<bool>,
+    /// Some of its answer waits for the client.
+    unread: Cell<bool>,
+}
 
 impl Active {
     fn begin(client: Rc<Client>) -> Self {
         client.active.set(client.active.get() + 1);
         client.moved.set(true);
-        Self(client)
+        Self {
+            client,
+            answers: Cell::new(false),
+            unread: Cell::new(false),
+        }
     }
 
     /// A part of a body went on.
     pub(super) fn moved(&self) {
-        self.0.moved.set(true);
+        self.client.moved.set(true);
+    }
+
+    fn answers(&self) {
+        self.answers.set(true);
+    }
+
+    /// Whether what there is of its answer waits until the client takes it.
+    pub(super) fn is_unread(&self, unread: bool) {
+        let all = &self.client.unread;
+        match (self.unread.replace(unread), unread) {
+            (false, true) => all.set(all.get() + 1),
+            (true, false) => all.set(all.get().saturating_sub(1)),
+            _ => {}
+        }
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get().saturating_sub(1));
+        self.is_unread(false);
+        self.client
+            .active
+            .set(self.client.active.get().saturating_sub(1));
+        self.client.ended(!self.answers.get());
     }
 }

@@ -83,6 +83,33 @@ impl ForUs {
     }
 }
 
+/// Refuses what RFC 9113 calls malformed and the library lets pass: once it is written as HTTP/1.1, two
+/// readers could take it for two things.
+pub(super) fn check(headers: &HeaderMap, authority: Option<&str>) -> Result<(), Refusal> {
+    let refused = |what: &'static str| Err(Refusal::new(Reason::BadRequest, what));
+    let host = once(headers, &header::HOST)?;
+    let differs = |host: &HeaderValue| {
+        authority.is_some_and(|named| !host.as_bytes().eq_ignore_ascii_case(named.as_bytes()))
+    };
+    if host.as_ref().is_some_and(differs) {
+        return refused("the header host names another host than :authority");
+    }
+    if headers
+        .get_all(header::CONTENT_LENGTH)
+        .iter()
+        .nth(1)
+        .is_some()
+    {
+        return refused("the request has more than one content-length");
+    }
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let mut values = headers.values().map(HeaderValue::as_bytes);
+    if values.any(|value| is_space(value.first()) || is_space(value.last())) {
+        return refused("a header's value begins or ends with white space");
+    }
+    Ok(())
+}
+
 fn once(headers: &HeaderMap, name: &HeaderName) -> Result<Option<HeaderValue>, Refusal> {
     let mut values = headers.get_all(name).iter();
     let first = values.next().cloned();

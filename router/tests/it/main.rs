@@ -1,14 +1,17 @@
 //! The router as its users see it.
 
+mod attacks;
 mod balance;
 mod decide;
 mod differential;
 mod fleet;
+mod grpc_kinds;
 mod hostile;
 mod http1;
 mod http1_edges;
 mod http2;
 mod http2_hostile;
+mod http2_rules;
 mod named;
 mod overload;
 mod peer;
