@@ -1,7 +1,8 @@
 """What RFC 9113 says a server must do, from the frames up: `python3 http2_rules.py PORT`.
 
 Prints one line of JSON for each rule: its section, what it is, whether it holds, what was seen.
-Requests that must not pass go to a path that ends in /bad; those that must, to /good.
+Requests that must not pass go to a path that ends in /bad; those that must, to /good. What waits is at a service of its
+own, so that it takes nobody's place.
 """
 
 import json
@@ -241,7 +242,7 @@ rule("5.1", "RST_STREAM of a stream that was never opened", frame(RST, 0, 1, b"\
 rule("5.1", "WINDOW_UPDATE of a stream that was never opened", frame(WINDOW, 0, 1, b"\0\0\0\x08"),
      connection_error(PROTOCOL))
 rule("5.1", "PRIORITY of a stream that was never opened is ignored", frame(PRIORITY, 0, 9, b"\0\0\0\0\x01"), fine)
-ENDED = request(1, instead(GOOD, ":path", "/api/web/slow"))
+ENDED = request(1, instead(GOOD, ":path", "/api/slow/slow"))
 rule("5.1", "DATA of a stream that the client has ended", ENDED + frame(DATA, 0, 1, b"x"), stream_error(1, CLOSED))
 rule("5.1", "HEADERS of a stream that the client has ended", ENDED + request(1, BAD),
      stream_error(1, CLOSED, PROTOCOL))
@@ -255,7 +256,7 @@ rule("5.1.1", "a stream with an even number", request(2, BAD), connection_error(
 rule("5.1.1", "a stream with a smaller number than the one before",
      request(5, GOOD) + request(3, BAD), connection_error(PROTOCOL, CLOSED))
 rule("5.1.2", "more streams than were allowed",
-     b"".join(request(2 * number + 1, instead(GOOD, ":path", "/api/web/slow")) for number in range(251))
+     b"".join(request(2 * number + 1, instead(GOOD, ":path", "/api/slow/slow")) for number in range(251))
      , lambda connection: connection.until(lambda got: isinstance(got, (RstStreamFrame, GoAwayFrame))).error_code
      in (REFUSED, PROTOCOL))
 
@@ -316,7 +317,7 @@ RULES.append(("6.9.1", "no more is sent than the window takes", window_is_kept))
 def flow_control_is_enforced():
     """More DATA than the window of the stream, to an instance that reads nothing."""
     connection = Connection()
-    fields = instead(POST, ":path", "/api/web/never")
+    fields = instead(POST, ":path", "/api/slow/never")
     connection.send(request(1, fields, end=False))
     for _ in range(2000):
         connection.send(frame(DATA, 0, 1, b"x" * 16384))

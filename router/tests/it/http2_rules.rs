@@ -52,7 +52,10 @@ async fn what_a_server_of_http2_must_do_is_done() {
     };
     for http2 in [true, false] {
         let bad = Arc::<AtomicUsize>::default();
-        let router = router(&[instance(1, serve(watched(&bad)).await, http2)]);
+        let web = instance(1, serve(watched(&bad)).await, http2);
+        let mut slow = crate::decide::instance("api/slow", 2);
+        (slow.address, slow.http2) = (web.address, http2);
+        let router = router(&[web, slow]);
         let mut command = Command::new("python3");
         command
             .arg(scripts.join("http2_rules.py"))
