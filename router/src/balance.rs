@@ -459,10 +459,14 @@ mod tests {
     }
 
     fn candidate(number: u16) -> Arc<Instance> {
+        candidate_of("api/web", number)
+    }
+
+    fn candidate_of(service: &str, number: u16) -> Arc<Instance> {
         let address = ([127, 0, 0, 1], number).into();
         let info = contracts::Instance {
             id: format!("i-{number}").parse().unwrap(),
-            service: "api/web".parse().unwrap(),
+            service: service.parse().unwrap(),
             version: "1.0.0".parse().unwrap(),
             server: "one".into(),
             address,
@@ -602,6 +606,46 @@ mod tests {
             ));
         }
         assert!(!candidates[0].live.is_ejected(now));
+    }
+
+    /// Two come for each that is answered, until the instance has a limit; tells when that is.
+    fn crowd<'i>(instance: &'i Instance, now: &mut Moment) -> Vec<InFlight<&'i Live>> {
+        for _ in 0..20 {
+            serve(instance, Duration::from_millis(10), *now);
+            *now = now.after(Duration::from_millis(20));
+        }
+        let mut waiting = std::collections::VecDeque::new();
+        for _ in 0..200 {
+            *now = now.after(Duration::from_millis(10));
+            for _ in 0..2 {
+                let live = &*instance.live;
+                waiting.push_back(InFlight::begin(live, 0, EndpointId::default(), *now));
+            }
+            waiting.pop_front().unwrap().answered(200, *now);
+        }
+        waiting.into()
+    }
+
+    #[test]
+    fn what_is_full_gets_no_more_and_nobody_is_sent_to_one_that_fails_instead() {
+        let (candidates, mut now) = (candidates(2), Moment::from_nanos(1_000_000_000));
+        (0..5).for_each(|_| fail(&candidates[1], ErrorKind::Closed, now));
+        let waiting = crowd(&candidates[0], &mut now);
+        (0..5).for_each(|_| fail(&candidates[1], ErrorKind::Closed, now));
+        assert!(candidates[1].live.is_ejected(now));
+        assert!(candidates[0].live.limit().is_some_and(|limit| limit < 200));
+        assert_eq!(chosen(&candidates, &Tried::default(), now, 1), None);
+        drop(waiting);
+        assert_eq!(chosen(&candidates, &Tried::default(), now, 1), Some(0));
+    }
+
+    #[test]
+    fn the_nodes_own_pages_are_never_refused_for_load() {
+        let node = [candidate_of("service/node", 1)];
+        let mut now = Moment::from_nanos(1_000_000_000);
+        let _waiting = crowd(&node[0], &mut now);
+        assert!(node[0].live.limit().is_some());
+        assert_eq!(chosen(&node, &Tried::default(), now, 1), Some(0));
     }
 
     #[test]

@@ -175,8 +175,10 @@ impl Worker {
             priority,
         };
         let chosen = balance::choose(route, tried, chooser, &mut self.rng());
+        // What another node sent here it may send elsewhere, and counts itself.
         if let Err(refusal) = &chosen
             && refusal.reason == Reason::Overloaded
+            && route.only.is_none()
         {
             self.shed(route, chooser);
         }

@@ -13,6 +13,7 @@ mod http2;
 mod http2_hostile;
 mod http2_rules;
 mod named;
+mod outliers;
 mod overload;
 mod peer;
 mod peer_http2;
