@@ -473,7 +473,12 @@ fn a_router_before_instances_that_are_too_slow_keeps_their_goodput_and_recovers(
         goodput > 0.18 && over.answered[2] > over.answered[0],
         "{over:?}"
     );
-    assert!(recovery < seconds(5), "{recovery:?}");
+    // When exactly it is over, virtual time tells; here other work on the machine may make a queue.
+    let (answered, refused) = (after.answered.iter(), after.refused.iter());
+    assert!(
+        answered.sum::<usize>() > 4 * refused.sum::<usize>(),
+        "{after:?}"
+    );
     let shed = |priority: &str| {
         format!(r#"hydrant_shed_total{{tier="api",service="t",priority="{priority}"}}"#)
     };
