@@ -14,6 +14,9 @@ use crate::priority::Priority;
 
 /// An answer that takes more than so many times what it takes without a queue has waited in one.
 const TOLERANCE: f64 = 2.0;
+/// ... and more than so much longer: where answers take a millisecond, a thousand clients may well wait for
+/// each other.
+const BEARABLE: Duration = Duration::from_millis(100);
 /// The share of a window's answers that must have waited: slow endpoints among others are no queue.
 const NEARLY_ALL: f64 = 0.8;
 /// No limit is lower, and below it nothing is limited: for a worker that is alone, and for many together.
@@ -202,13 +205,13 @@ impl Limit {
     /// Nobody waits any longer for its answer, after so many nanoseconds: it would have taken more.
     pub(crate) fn given_up(&self, pace: &Pace, after: f64, now: Moment) {
         let unloaded = pace.unloaded.get();
-        if unloaded > 0.0 && after > TOLERANCE * unloaded {
+        if unloaded > 0.0 && after > allowed(unloaded) {
             self.take(after, unloaded, now);
         }
     }
 
     fn take(&self, latency: f64, unloaded: f64, now: Moment) {
-        self.window.add(latency, TOLERANCE * unloaded / latency);
+        self.window.add(latency, allowed(unloaded) / latency);
         if self.window.is_over(now) {
             self.look(now);
         }
@@ -303,6 +306,11 @@ impl Limit {
             self.lift();
         }
     }
+}
+
+/// How long an answer may take, in nanoseconds, and count as one that has not waited.
+fn allowed(unloaded: f64) -> f64 {
+    (TOLERANCE * unloaded).max(unloaded + BEARABLE.as_nanos() as f64)
 }
 
 impl Window {
