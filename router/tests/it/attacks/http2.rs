@@ -339,7 +339,8 @@ fn a_client_that_takes_nothing_of_many_answers_holds_little_and_is_left() {
     println!("at most {} MB in all", most.max().unwrap_or(0) / 1_000_000);
     while backend.open() > 10 {
         assert!(
-            began.elapsed() < 3 * PATIENCE,
+            // A client that answered pings would not even be left after the 50 s that these take.
+            began.elapsed() < 2 * PATIENCE,
             "{} are still served",
             backend.open()
         );
