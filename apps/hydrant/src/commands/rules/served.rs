@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use hydrant_contracts::proto::ServedRulesRequest;
 use hydrant_contracts::{Code, Error};
 use hydrant_runtime::Duration as Span;
@@ -9,8 +10,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::api::Api;
+use crate::cli::ServerArg;
 use crate::failure::Result;
-use crate::servers::Servers;
+use crate::servers::{Server, Servers};
 
 /// How often the nodes are asked.
 const POLL: Duration = Duration::from_millis(100);
@@ -27,6 +29,14 @@ pub(super) struct Served {
 }
 
 impl Served {
+    fn silent(server: String, trouble: String) -> Self {
+        Self {
+            server,
+            epoch: None,
+            trouble,
+        }
+    }
+
     /// For people, of one that does not go by an epoch.
     pub(super) fn note(&self, epoch: u64) -> String {
         let why = match (self.epoch, self.trouble.as_str()) {
@@ -47,45 +57,60 @@ pub(super) fn behind(served: &[Served], epoch: u64) -> impl Iterator<Item = &Ser
 
 /// What every live server says.
 pub(super) async fn by_all(api: &Api) -> Result<Vec<Served>> {
-    let servers = Servers::of(api, &Default::default()).await?;
-    let answers = servers.ask(|api| async {
-        let served = api
-            .rules()
-            .served_rules(ServedRulesRequest::default())
-            .await?;
-        Ok(served.into_owned())
-    });
-    let served = answers
-        .await
-        .into_iter()
-        .map(|answer| match answer.outcome {
-            Ok(served) => Served {
-                server: answer.server,
-                epoch: Some(served.epoch),
-                trouble: served.trouble,
-            },
-            Err(error) => Served {
-                server: answer.server,
-                epoch: None,
-                trouble: error.message,
-            },
-        });
-    Ok(served.collect())
+    let servers = Servers::of(api, &ServerArg::default()).await?;
+    Ok(join_all(servers.asked.iter().map(ask)).await)
 }
 
-/// Waits until every live server goes by an epoch, or a later one.
+async fn ask(server: &Server) -> Served {
+    let served = server.answer(async {
+        let request = ServedRulesRequest::default();
+        Ok(server.api.rules().served_rules(request).await?.into_owned())
+    });
+    let answer = served.await;
+    match answer.outcome {
+        Ok(served) => Served {
+            server: answer.server,
+            epoch: Some(served.epoch),
+            trouble: served.trouble,
+        },
+        Err(error) => Served::silent(answer.server, error.message),
+    }
+}
+
+/// Waits until every live server goes by an epoch, or a later one. Each is asked by itself, so that one that does
+/// not answer keeps nobody else from being heard.
 pub(super) async fn wait(api: &Api, epoch: u64, limit: Span) -> Result<Vec<Served>> {
     let end = Instant::now() + limit.get();
+    let servers = Servers::of(api, &ServerArg::default()).await?;
+    let waits = servers.asked.iter();
+    let waits = waits.map(|server| wait_for(api, server, epoch, end));
+    let served: Vec<_> = join_all(waits).await.into_iter().flatten().collect();
+    let all = behind(&served, epoch).next().is_none();
+    match all {
+        true => Ok(served),
+        false => Err(late(&served, epoch, limit).into()),
+    }
+}
+
+/// What a server says last; `None` when it has left the fleet.
+async fn wait_for(api: &Api, server: &Server, epoch: u64, end: Instant) -> Option<Served> {
     loop {
-        let served = by_all(api).await?;
-        if behind(&served, epoch).next().is_none() {
-            return Ok(served);
+        let answer = tokio::time::timeout_at(end, ask(server)).await;
+        let silent = |_| Served::silent(server.name.clone(), "no answer in time".into());
+        let served = answer.unwrap_or_else(silent);
+        if served.epoch.is_some_and(|served| served >= epoch) || Instant::now() >= end {
+            return Some(served);
         }
-        if Instant::now() >= end {
-            return Err(late(&served, epoch, limit).into());
+        if served.epoch.is_none() && has_left(api, server).await {
+            return None;
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+async fn has_left(api: &Api, server: &Server) -> bool {
+    let servers = Servers::of(api, &ServerArg::default()).await;
+    servers.is_ok_and(|servers| servers.asked.iter().all(|there| there.name != server.name))
 }
 
 fn late(served: &[Served], epoch: u64, limit: Span) -> Error {
