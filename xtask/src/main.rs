@@ -21,7 +21,10 @@ cargo xtask TASK
   engines up [zookeeper] [redis] [mariadb] [--ensemble 3] [--sentinel | --cluster] [--tls]
                         real servers to play with, and the lines of the configuration file for
                         them, until Ctrl-C
-  bench router          the router beside nginx and HAProxy: CPU time per request
+  bench router [--work W1,W3,latency,memory] [--rounds N] [--seconds N] [--print]
+                        the router beside nginx, HAProxy, Envoy and a relay of bytes: CPU time and system
+                        calls per request, added latency, memory; all works when none are named. Writes
+                        docs/benchmarks.md, unless it is only to print
   bench mobile          init beside nginx, bulk evaluation beside a flag server: CPU time, p99
   bench submissions     acknowledged submissions a second beside a bare loop of inserts, p99, replays
   tidy                  the direction of dependencies, leftovers, the length of files
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::run(&root(), rest, test::Form::Short),
         ["soak", rest @ ..] => test::run(&root(), rest, test::Form::Long),
         ["engines", "up", rest @ ..] => engines::up(rest),
-        ["bench", "router"] => bench::router(&root())
+        ["bench", "router", rest @ ..] => bench::router(&root(), rest)
             .map(|()| true)
             .map_err(std::io::Error::other),
         ["bench", "mobile"] => bench::mobile(&root())
