@@ -18,6 +18,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("nginx", "nginx"),
     ("haproxy", "haproxy"),
     ("nghttp", "nghttp2-client"),
+    ("strace", "strace"),
     ("ip", "iproute2"),
     ("redis-server", "redis-server"),
     ("redis-sentinel", "redis-sentinel"),

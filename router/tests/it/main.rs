@@ -2,6 +2,7 @@
 
 mod attacks;
 mod balance;
+mod cost;
 mod decide;
 mod differential;
 mod fleet;
