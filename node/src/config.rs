@@ -67,6 +67,8 @@ pub struct NodeConfig {
     pub quotas: Quotas,
     /// Where logs and metrics go to.
     pub exports: ExportsConfig,
+    /// The share of requests that a line is logged for, between 0 and 1.
+    pub access_log: f64,
     /// The time of day.
     pub clock: Clock,
 }
@@ -90,6 +92,7 @@ impl NodeConfig {
             grace: Duration::from_secs(30),
             quotas: Quotas::default(),
             exports: ExportsConfig::default(),
+            access_log: 0.0,
             clock: Clock::system(),
         }
     }

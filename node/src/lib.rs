@@ -17,6 +17,7 @@ pub mod logs;
 mod metrics;
 mod near_cache;
 mod node;
+mod passing;
 pub mod process;
 mod quota;
 mod registration;

@@ -17,6 +17,7 @@ use crate::error::StartError;
 use crate::exports::{Exports, Sources};
 use crate::identity::{invalid, load_or_create_key, write_operator_token};
 use crate::logs::{Logs, LogsConfig};
+use crate::passing;
 use crate::supervision::Supervised;
 use crate::supervisor::{Hooks, ServiceSpec, Supervisor, SupervisorConfig};
 use crate::traffic::RouterTraffic;
@@ -64,6 +65,10 @@ impl Node {
         })?;
         let (public, local) = (router.public_addr(), router.local_addr());
         let peer = router.peer_addr();
+        if config.access_log > 0.0 {
+            router.taps().sample(config.access_log);
+            tokio::spawn(passing::log(router.taps().sampled()));
+        }
         let traffic = Arc::new(RouterTraffic::new(router));
         let supervised = Arc::new(Supervised {
             logs: open_logs(&config)?,

@@ -7,7 +7,7 @@ use hydrant_contracts::{InstanceId, Pattern, proto};
 use hydrant_router::stats::{prometheus, troubles};
 use hydrant_router::{
     EndpointStats, Explanation, InstanceStats, Listener, Moment, Router, Table as RoutingTable,
-    explain,
+    Tap, explain,
 };
 
 /// The data plane, as the node sees it.
@@ -30,6 +30,11 @@ pub trait Traffic: Send + Sync + 'static {
     /// What is out of the ordinary, a line for each service.
     fn troubles(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Hears of all requests from now on; `None` when there are none any more.
+    fn tap(&self) -> Option<Tap> {
+        None
     }
 
     /// What the router would do with a request, without sending it.
@@ -88,6 +93,10 @@ impl Traffic for RouterTraffic {
         self.with(|router| troubles(&router.snapshot(), Moment::now()))
     }
 
+    fn tap(&self) -> Option<Tap> {
+        self.with(|router| Some(router.taps().all()))
+    }
+
     fn explain(&self, request: &proto::ExplainRequest) -> proto::ExplainResponse {
         let header = |header: &proto::Header| (header.name.clone(), header.value.clone());
         let request = explain::Request {
@@ -126,6 +135,9 @@ fn stats(stats: &InstanceStats) -> proto::InstanceStats {
         retries: stats.retries,
         ejections: stats.ejections,
         ejected: stats.ejected,
+        ejected_because: stats.ejected_because.into(),
+        version: stats.version.to_string(),
+        mean_us: stats.mean_latency.map_or(0, |mean| mean.as_micros() as u64),
         endpoints: stats.endpoints.iter().map(endpoint_stats).collect(),
         ..Default::default()
     }

@@ -7,7 +7,7 @@ use crate::ejection::{Outlier, Standing};
 use crate::peer::{Nearness, Reach};
 use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal, Unsent};
-use crate::service::{Groups, Instance, is_node};
+use crate::service::{Groups, Instance};
 
 /// How long a request may try an instance that refused, before another may.
 const TRIAL_LIMIT: Duration = Duration::from_secs(1);
@@ -164,7 +164,7 @@ pub fn verdict(instance: &Instance, tried: &Tried, chooser: Chooser) -> Verdict 
     match instance.live.ejection().standing(now) {
         Standing::In if instance.live.has_room(worker, chooser.priority) => Verdict::Eligible,
         // What the node itself answers is never refused for load.
-        Standing::In if is_node(&instance.info.service) => Verdict::Eligible,
+        Standing::In if instance.info.service.is_node() => Verdict::Eligible,
         Standing::In => Verdict::Full,
         Standing::Failing => Verdict::Failing,
         Standing::Excluded(outlier) => Verdict::Excluded {

@@ -1,6 +1,7 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::counter::{Count, Rate};
 use crate::ejection::{Ejection, Standing};
 use crate::endpoint::{EndpointId, EndpointTable};
 use crate::limit::Limit;
+use crate::passing::Passing;
 use crate::priority::Priority;
 use crate::probe::ProbeQueue;
 
@@ -275,6 +277,12 @@ impl Live {
         self.ejection.true_standing(now) != Standing::In
     }
 
+    /// Why it is out, for people; empty when it is not.
+    pub(crate) fn ejected_because(&self, now: Moment) -> &'static str {
+        let why = self.ejection.true_standing(now).as_str();
+        why.strip_prefix("ejected: ").unwrap_or(why)
+    }
+
     /// Takes it out of the choice of every worker, at once, until it takes connections again; for
     /// a time, when it is on another server.
     pub fn eject(&self, now: Moment) {
@@ -384,6 +392,8 @@ pub struct InFlight<L: Deref<Target = Live>> {
     began: Moment,
     /// An answer or an error was noted.
     told: Cell<bool>,
+    /// Somebody listens.
+    passing: Option<Rc<Passing>>,
 }
 
 impl<L: Deref<Target = Live>> InFlight<L> {
@@ -401,7 +411,14 @@ impl<L: Deref<Target = Live>> InFlight<L> {
             endpoint,
             began: now,
             told: Cell::new(false),
+            passing: None,
         }
+    }
+
+    /// What becomes of it is told to whoever listens.
+    pub(crate) fn watched(mut self, passing: Option<&Rc<Passing>>) -> Self {
+        self.passing = passing.cloned();
+        self
     }
 
     /// The instance that has the request.
@@ -417,6 +434,9 @@ impl<L: Deref<Target = Live>> InFlight<L> {
     /// The head of the final answer is there.
     pub fn answered(&self, status: u16, now: Moment) {
         self.tell();
+        if let Some(passing) = &self.passing {
+            passing.answered(status);
+        }
         let (slot, latency) = (self.slot(), now.since(self.began));
         let counters = slot.endpoints.get(self.endpoint);
         counters.latency.record(latency);
@@ -438,6 +458,9 @@ impl<L: Deref<Target = Live>> InFlight<L> {
 
     /// The request failed.
     pub fn failed(&self, kind: ErrorKind, now: Moment) {
+        if let Some(passing) = &self.passing {
+            passing.failed(kind);
+        }
         if self.tell() && kind == ErrorKind::Timeout {
             self.given_up(now);
         }
@@ -469,14 +492,20 @@ impl<L: Deref<Target = Live>> InFlight<L> {
         self.live.eject(now);
     }
 
-    /// Bytes of the request's body that were sent to the instance.
+    /// Bytes that were sent to the instance: of the request's body, and over HTTP/1.1 of its head too.
     pub fn sent(&self, bytes: u64) {
         self.slot().bytes_in.add(bytes);
+        if let Some(passing) = &self.passing {
+            passing.moved(bytes, 0);
+        }
     }
 
     /// Bytes of the answer's body that were received from the instance.
     pub fn received(&self, bytes: u64) {
         self.slot().bytes_out.add(bytes);
+        if let Some(passing) = &self.passing {
+            passing.moved(0, bytes);
+        }
     }
 
     /// It waits no longer; tells whether it did until now.
@@ -506,6 +535,9 @@ impl<L: Deref<Target = Live>> Drop for InFlight<L> {
         if self.tell() {
             slot.count_error(ErrorKind::Canceled, self.endpoint);
             self.given_up(Moment::now());
+            if let Some(passing) = &self.passing {
+                passing.failed(ErrorKind::Canceled);
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use crate::balance::Chooser;
 use crate::clock::Moment;
 use crate::explain::{self, Explanation};
+use crate::passing::Taps;
 use crate::priority::Priority;
 use crate::snapshot::Snapshot;
 use crate::stats::{self, InstanceStats};
@@ -142,6 +143,7 @@ pub struct Router {
     snapshot: Arc<ArcSwap<Snapshot>>,
     /// Held while a snapshot is made from the one before.
     publishing: Mutex<()>,
+    taps: Arc<Taps>,
     phase: watch::Sender<Phase>,
     workers: Vec<Running>,
 }
@@ -177,6 +179,7 @@ impl Router {
             key: config.key.clone(),
             snapshot: Arc::new(ArcSwap::from_pointee(first)),
             publishing: Mutex::new(()),
+            taps: Arc::default(),
             phase,
             workers: Vec::with_capacity(count),
         };
@@ -191,6 +194,7 @@ impl Router {
                 local,
                 peer: peers.next(),
                 tls: tls.clone(),
+                taps: Arc::clone(&router.taps),
                 phase: router.phase.subscribe(),
             };
             router.workers.push(start_worker(parts)?);
@@ -227,6 +231,11 @@ impl Router {
     /// The snapshot that holds now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Who listens to requests as they pass.
+    pub fn taps(&self) -> &Arc<Taps> {
+        &self.taps
     }
 
     /// Requests that are at an instance now; also at one that is no longer registered.

@@ -3,9 +3,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use hydrant_contracts as contracts;
-use hydrant_contracts::{
-    InstanceId, InstanceState, NODE_SERVICE, RepeatablePath, ServiceId, Tier, Version,
-};
+use hydrant_contracts::{InstanceId, InstanceState, RepeatablePath, ServiceId, Version};
 
 use crate::balance::{self, Chooser, Tried, Verdict};
 use crate::clock::Moment;
@@ -193,7 +191,7 @@ impl Service {
 
     /// The node's own local API.
     pub fn is_node(&self) -> bool {
-        is_node(&self.id)
+        self.id.is_node()
     }
 
     /// A method, by `package.Service/Method`.
@@ -278,10 +276,6 @@ impl Service {
             }
         }
     }
-}
-
-pub(crate) fn is_node(service: &ServiceId) -> bool {
-    service.tier == Tier::Service && service.name.as_str() == NODE_SERVICE
 }
 
 /// What a registered prefix is. One outside of its service's paths is ignored, unless it is a

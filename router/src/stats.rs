@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hydrant_contracts::{InstanceId, Pattern, ServiceId, Version};
 
@@ -57,6 +58,10 @@ pub struct InstanceStats {
     pub ejections: u64,
     /// It is out of the choice now.
     pub ejected: bool,
+    /// Why it is out, for people; empty when it is not.
+    pub ejected_because: &'static str,
+    /// What its answers take in the mean of late; `None` before the first.
+    pub mean_latency: Option<Duration>,
     /// By name; those that never had a request are absent.
     pub endpoints: Vec<EndpointStats>,
 }
@@ -140,6 +145,10 @@ fn instance_stats(service: &Service, instance: &Instance, now: Moment) -> Instan
         retries: sum(live, |slot| &slot.retries),
         ejections: live.ejection().total(),
         ejected: live.is_ejected(now),
+        ejected_because: live.ejected_because(now),
+        mean_latency: Some(live.mean_latency())
+            .filter(|nanos| *nanos > 0.0)
+            .map(|nanos| Duration::from_nanos(nanos as u64)),
         endpoints: named(service, by_endpoint),
     }
 }

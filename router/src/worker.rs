@@ -18,6 +18,7 @@ use crate::http2::{self, Http2};
 use crate::identity::{CallerSeat, Who};
 use crate::listen::Limits;
 use crate::outlier::Judge;
+use crate::passing::{Asked, Passing, Taps};
 use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal};
 use crate::scratch::Scratch;
@@ -65,6 +66,8 @@ pub(crate) struct Worker {
     pub(crate) alarms: Rc<Alarms>,
     /// How nodes prove themselves; `None` where they speak in clear text.
     pub(crate) tls: Option<Arc<Tls>>,
+    /// Who listens to requests.
+    taps: Arc<Taps>,
     rng: RefCell<fastrand::Rng>,
     current: RefCell<Current>,
     hosts: [Box<str>; 2],
@@ -111,6 +114,7 @@ pub(crate) struct Parts {
     pub(crate) local: std::net::TcpListener,
     pub(crate) peer: Option<std::net::TcpListener>,
     pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) taps: Arc<Taps>,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
@@ -129,6 +133,7 @@ impl Worker {
             pipes: Rc::default(),
             alarms: Rc::default(),
             tls: parts.tls.clone(),
+            taps: Arc::clone(&parts.taps),
             rng: RefCell::new(fastrand::Rng::new()),
             current: RefCell::new(Current {
                 snapshot: Rc::new(Held(parts.snapshot.load_full())),
@@ -160,6 +165,11 @@ impl Worker {
     /// Chance, for the choice of instances.
     pub(crate) fn rng(&self) -> RefMut<'_, fastrand::Rng> {
         self.rng.borrow_mut()
+    }
+
+    /// Begins to tell of a request, when somebody wants to hear of it.
+    pub(crate) fn passing<'a>(&self, asked: impl FnOnce() -> Asked<'a>) -> Option<Rc<Passing>> {
+        Passing::begin(&self.taps, || self.rng().u32(..), asked)
     }
 
     /// The instance that a request goes to.

@@ -190,6 +190,7 @@ fn node_config(
         service.env.extend(settings.telemetry.environment());
     }
     config.exports = settings.telemetry.exports().clone();
+    config.access_log = settings.telemetry.access_log();
     Ok((config, settings.coordination, settings.state))
 }
 

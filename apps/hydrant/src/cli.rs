@@ -73,6 +73,10 @@ pub(crate) enum Command {
     Health(HealthArgs),
     /// Print what services print
     Logs(LogsArgs),
+    /// Show live what services, versions and instances do
+    Top(TopArgs),
+    /// Print requests as they pass
+    Tap(TapArgs),
     /// Change how many processes a supervised service has
     Scale(ScaleArgs),
     /// Make a token for a service that you start by hand
@@ -208,6 +212,51 @@ pub(crate) struct LogsArgs {
         value_parser = clap::value_parser!(u32).range(1..=100_000)
     )]
     pub(crate) tail: u32,
+    #[command(flatten)]
+    pub(crate) server: ServerArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Of services or instances, as `mobile`, `api/*` [default: all]
+    #[arg(value_name = "PATTERN", default_value = "", hide_default_value = true)]
+    pub(crate) pattern: String,
+    /// How often it is shown anew
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    pub(crate) every: hydrant_runtime::Duration,
+    /// End after so many times
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) times: Option<u64>,
+    #[command(flatten)]
+    pub(crate) server: ServerArg,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hydrant tap shop --failed
+  hydrant tap 'api/*' --slower 200ms --path /api/shop/v1/orders")]
+pub(crate) struct TapArgs {
+    /// Of services, as `mobile`, `api/*` [default: all, and what is no service's]
+    #[arg(value_name = "PATTERN", default_value = "", hide_default_value = true)]
+    pub(crate) pattern: String,
+    /// Only those whose path begins so
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) path: String,
+    /// Only those with a status of 400 or above, or without an answer
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// Only those that took at least so long
+    #[arg(long, value_name = "TIME")]
+    pub(crate) slower: Option<hydrant_runtime::Duration>,
+    /// End after so many requests
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) number: Option<u64>,
     #[command(flatten)]
     pub(crate) server: ServerArg,
 }

@@ -116,6 +116,14 @@ impl Table {
         self
     }
 
+    /// Puts the columns from `first` on the left again.
+    pub(crate) fn text_from(mut self, first: usize) -> Self {
+        for (_, side) in self.columns.iter_mut().skip(first) {
+            *side = Side::Left;
+        }
+        self
+    }
+
     /// Adds a row of one cell per column.
     pub(crate) fn row<const N: usize>(&mut self, cells: [(String, Style); N]) {
         let escape = |(text, style): (String, Style)| (printable(&text), style);

@@ -114,7 +114,7 @@ impl Server {
     }
 }
 
-fn late() -> Error {
+pub(crate) fn late() -> Error {
     let message = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
     Error::new(Code::DeadlineExceeded, "deadline_exceeded", message)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::NODE_SERVICE;
 use crate::tier::Tier;
 
 /// A name that breaks the rule of its kind.
@@ -172,6 +173,11 @@ impl ServiceId {
     /// The service `name` of `tier`.
     pub fn new(tier: Tier, name: ServiceName) -> Self {
         Self { tier, name }
+    }
+
+    /// The node's own API, which every node answers itself.
+    pub fn is_node(&self) -> bool {
+        self.tier == Tier::Service && self.name.as_str() == NODE_SERVICE
     }
 }
 

@@ -149,6 +149,7 @@ pub(crate) fn methods() -> Vec<Method> {
         proto::NODE_STATS_SPEC,
         proto::NODE_EXPLAIN_SPEC,
         proto::NODE_LOGS_SPEC,
+        proto::NODE_TAP_SPEC,
         proto::NODE_SCALE_SPEC,
         proto::NODE_ISSUE_TOKEN_SPEC,
         proto::NODE_MEASURE_SPEC,
@@ -172,7 +173,7 @@ fn checked_text<'a>(what: &str, text: &'a str) -> Result<&'a str, Error> {
     Ok(text)
 }
 
-fn pattern(text: &str) -> Result<hydrant_contracts::Pattern, Error> {
+pub(crate) fn pattern(text: &str) -> Result<hydrant_contracts::Pattern, Error> {
     let Ok(pattern) = checked_text("pattern", text)?.parse();
     Ok(pattern)
 }

@@ -1,11 +1,12 @@
 use std::time::Duration;
 
 use connectrpc::{RequestContext, Response, ServiceRequest, ServiceResult, ServiceStream};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use hydrant_contracts::{Code, Error, Identity, ServiceId, ServiceName, Tier, proto};
 
 use super::{LocalApi, pattern};
 use crate::identity::invalid;
+use crate::passing::{self, Wanted};
 
 /// How many lines of the past a caller gets when it names no number, and the most.
 const TAIL: (u32, u32) = (200, 10_000);
@@ -74,6 +75,23 @@ impl proto::Node for LocalApi {
             .logs(pattern, tail as usize, request.follow)
             .try_filter(move |line| std::future::ready(may_see(&who, line)));
         Response::ok(self.permitted(permit, lines))
+    }
+
+    async fn tap(
+        &self,
+        context: RequestContext,
+        request: ServiceRequest<'_, proto::TapRequest>,
+    ) -> ServiceResult<ServiceStream<proto::PassedRequest>> {
+        let who = self.identify(&context)?;
+        self.authority
+            .operator(&who, "see the requests of others")?;
+        let wanted = Wanted::of(&request.to_owned_message())?;
+        let permit = self.watches.take(&who)?;
+        let tap = self.traffic.tap().into_iter();
+        let clock = self.clock.clone();
+        let heard = tap.map(move |tap| passing::heard(tap, wanted.clone(), clock.clone()));
+        let heard = stream::iter(heard).flatten();
+        Response::ok(self.permitted(permit, heard.map(Ok)))
     }
 
     async fn scale(

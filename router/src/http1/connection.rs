@@ -21,6 +21,7 @@ use crate::balance::Tried;
 use crate::decide::{self, Listener, Route, decide};
 use crate::http2;
 use crate::identity::{Identities, Who};
+use crate::passing::{self, Passing};
 use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal};
 use crate::rule::{self, Asked};
@@ -49,6 +50,8 @@ pub(super) struct Client {
     address_text: Box<str>,
     pub(super) listener: Listener,
     pub(super) identities: Identities,
+    /// The present request, when somebody listens.
+    pub(super) passing: Option<Rc<Passing>>,
     /// Nothing but HTTP/1 was spoken so far.
     spoke: bool,
 }
@@ -83,10 +86,13 @@ pub(crate) async fn serve(
         address_text: address.ip().to_canonical().to_string().into(),
         listener,
         identities: Identities::new(),
+        passing: None,
         spoke: false,
     };
     let then = loop {
-        match serve_one(&worker, &mut client).await {
+        let then = serve_one(&worker, &mut client).await;
+        client.passing = None;
+        match then {
             Then::Next => client.spoke = true,
             then => break then,
         }
@@ -303,9 +309,20 @@ fn accept<'s>(
     body: Body,
     form: Form,
 ) -> Result<Accepted<'s>, Refusal> {
+    client.passing = worker.passing(|| passing::Asked {
+        listener: client.listener,
+        client: client.address.ip(),
+        protocol: if head.http11 { "HTTP/1.1" } else { "HTTP/1.0" },
+        method: head.method,
+        target: head.path.as_bytes(),
+        host: head.host,
+    });
     let (key, from) = (&worker.key, client.listener);
     let seat = |who: &Who| worker.seat(from, who);
     let who = client.identities.admit(key, head.token, seat)?;
+    if let Some(passing) = &client.passing {
+        passing.caller(&who.text);
+    }
     let mut route = decide(
         snapshot,
         &decide::Request {
@@ -317,6 +334,9 @@ fn accept<'s>(
             to: head.to,
         },
     )?;
+    if let Some(passing) = &client.passing {
+        passing.route(&route);
+    }
     if route.service.rules.is_some() {
         let asked = Asked {
             host: head.host,
@@ -347,6 +367,9 @@ fn accept<'s>(
     };
     let mut out = worker.scratch.take_buffer();
     let way_lines = head.write(bytes, &forward, &mut out);
+    if let Some(passing) = &client.passing {
+        passing.context(&out);
+    }
     let request = Request {
         bytes: out,
         sent: 0,
@@ -403,6 +426,9 @@ pub(super) async fn refuse(
     let snapshot = worker.snapshot();
     snapshot.totals().refused(worker.index, refusal.reason);
     drop(snapshot);
+    if let Some(passing) = &client.passing {
+        passing.refused(&refusal);
+    }
     let bytes = answer(&refusal, form);
     let written = tokio::time::timeout(worker.limits.send, client.stream.write_all(&bytes)).await;
     match written {

@@ -141,7 +141,11 @@ async fn attempt(
     is_retry: bool,
 ) -> Attempt {
     let (live, now) = (&*instance.live, Moment::now());
-    let mut in_flight = InFlight::begin(live, worker.index, route.endpoint.id, now);
+    let mut in_flight = InFlight::begin(live, worker.index, route.endpoint.id, now)
+        .watched(client.passing.as_ref());
+    if let Some(passing) = &client.passing {
+        passing.sent_to(instance);
+    }
     if is_retry {
         in_flight.is_retry();
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request::Parts};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use crate::decide::{self, Listener, Route};
 use crate::http1::Way;
 use crate::http1::head::check_host;
 use crate::instance::{ErrorKind, InFlight};
+use crate::passing::{self, Passing};
 use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal, Unsent, Verdict};
 use crate::rule::{self, Asked};
@@ -43,6 +44,8 @@ struct Exchange<'a> {
     priority: Priority,
     style: Style,
     token: Option<HeaderValue>,
+    /// Somebody listens.
+    passing: Option<&'a Rc<Passing>>,
     /// Another node sent it, and chooses the instances.
     for_peer: bool,
 }
@@ -55,10 +58,21 @@ pub(super) async fn answer(
 ) -> Response<AnswerBody> {
     let (active, style) = (Rc::new(Active::begin(Rc::clone(&client))), style(&request));
     let to_head = request.method() == Method::HEAD;
-    match forward(worker, &client, &active, request, style).await {
+    let passing = worker.passing(|| passing::Asked {
+        listener: client.listener,
+        client: client.address.ip(),
+        protocol: "HTTP/2",
+        method: request.method().as_str(),
+        target: target(request.uri()),
+        host: request.uri().authority().map(|host| host.as_str()),
+    });
+    match forward(worker, &client, &active, request, style, passing.as_ref()).await {
         Ok(response) => response,
         Err(refusal) => {
             active.answers();
+            if let Some(passing) = &passing {
+                passing.refused(&refusal);
+            }
             worker
                 .snapshot()
                 .totals()
@@ -74,10 +88,11 @@ async fn forward(
     active: &Rc<Active>,
     request: Request<Incoming>,
     style: Style,
+    passing: Option<&Rc<Passing>>,
 ) -> Result<Response<AnswerBody>, Refusal> {
     let snapshot = worker.snapshot();
     let (mut parts, body) = request.into_parts();
-    let (target, authority) = (target(&parts), authority(&parts)?);
+    let (target, authority) = (target(&parts.uri).to_vec(), authority(&parts)?);
     head::check(&parts.headers, authority.as_deref())?;
     let for_us = ForUs::of(&parts.headers)?;
     let bytes = |value: &Option<HeaderValue>| value.as_ref().map(|value| value.as_bytes().to_vec());
@@ -88,6 +103,9 @@ async fn forward(
         .borrow_mut()
         .admit(&worker.key, token, |who| worker.seat(client.listener, who))?
         .clone();
+    if let Some(passing) = passing {
+        passing.caller(&who.text);
+    }
     let asked = decide::Request {
         listener: client.listener,
         caller: &who.caller,
@@ -97,6 +115,9 @@ async fn forward(
         to: to.as_deref(),
     };
     let mut route = decide::decide(&snapshot, &asked)?;
+    if let Some(passing) = passing {
+        passing.route(&route);
+    }
     let priority = for_us.priority.as_ref().map(HeaderValue::as_bytes);
     let priority = Priority::of(priority, client.listener, &who.caller);
     let timeout = head::timeout(&parts.headers)?;
@@ -125,6 +146,9 @@ async fn forward(
         authority: authority.as_deref(),
     };
     head::prepare(&mut parts.headers, &onward);
+    if let Some(passing) = passing {
+        passing.context_of(&parts.headers);
+    }
     if let Some(changes) = rule.and_then(|rule| rule.request_changes()) {
         head::change(&mut parts.headers, changes);
     }
@@ -140,6 +164,7 @@ async fn forward(
         priority,
         style,
         token: for_us.token,
+        passing,
         for_peer: client.listener == Listener::Peer,
     };
     exchange.run().await
@@ -182,12 +207,11 @@ impl Exchange<'_> {
         tried: &Tried,
     ) -> Result<Result<Response<AnswerBody>, Failure>, Refusal> {
         let (live, endpoint) = (Arc::clone(&instance.live), route.endpoint.id);
-        let sent: Sent = Rc::new(InFlight::begin(
-            live,
-            self.worker.index,
-            endpoint,
-            Moment::now(),
-        ));
+        let in_flight = InFlight::begin(live, self.worker.index, endpoint, Moment::now());
+        let sent: Sent = Rc::new(in_flight.watched(self.passing));
+        if let Some(passing) = self.passing {
+            passing.sent_to(instance);
+        }
         if !tried.is_empty() {
             sent.is_retry();
         }
@@ -348,12 +372,9 @@ pub(super) fn too_late() -> Refusal {
     )
 }
 
-fn target(parts: &Parts) -> Vec<u8> {
-    let target = parts
-        .uri
-        .path_and_query()
-        .map_or("", |target| target.as_str());
-    target.as_bytes().to_vec()
+fn target(uri: &Uri) -> &[u8] {
+    let target = uri.path_and_query().map(|target| target.as_str());
+    target.unwrap_or_default().as_bytes()
 }
 
 /// The host that is addressed: the pseudo-header, else the header `host`.
@@ -370,11 +391,8 @@ fn authority(parts: &Parts) -> Result<Option<String>, Refusal> {
 fn style(request: &Request<Incoming>) -> Style {
     let kind = request.headers().get(http::header::CONTENT_TYPE);
     let connect = request.headers().contains_key("connect-protocol-version");
-    let target = request
-        .uri()
-        .path_and_query()
-        .map_or("", |target| target.as_str());
-    Style::of(kind.map(HeaderValue::as_bytes), connect, target.as_bytes())
+    let kind = kind.map(HeaderValue::as_bytes);
+    Style::of(kind, connect, target(request.uri()))
 }
 
 fn own_answer(refusal: &Refusal, style: Style, to_head: bool) -> Response<AnswerBody> {

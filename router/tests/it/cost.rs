@@ -61,7 +61,7 @@ fn a_get_over_http2_takes_few_system_calls() {
 fn check(what: &str, client: &[&str], known: f64) {
     for tool in ["strace", "h2load"] {
         if !hydrant_harness::is_there(tool) {
-            return hydrant_harness::skipped(&format!("`{tool}` is missing"));
+            return hydrant_harness::skipped(format!("`{tool}` is missing"));
         }
     }
     let (few, many) = (calls(client, FEW), calls(client, MANY));

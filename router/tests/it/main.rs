@@ -22,4 +22,5 @@ mod peer_tls;
 mod raw;
 mod rules;
 mod snapshot;
+mod taps;
 mod visitors;

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use hydrant_contracts::{Code, Error, proto};
+use hydrant_contracts::{Error, proto};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -10,7 +10,7 @@ use crate::api::Api;
 use crate::cli::{Global, LogsArgs};
 use crate::failure::{Failure, Result};
 use crate::output::{Output, Style, printable, time};
-use crate::servers::{ANSWER_WITHIN, Servers, Unheard};
+use crate::servers::{ANSWER_WITHIN, Servers, Unheard, late};
 
 /// How long a line waits for earlier ones of other servers.
 const HELD: Duration = Duration::from_millis(300);
@@ -75,13 +75,7 @@ async fn read(
 ) -> Result<()> {
     let follow = request.follow;
     let node = api.node();
-    let late = |_| {
-        Failure::from(Error::new(
-            Code::DeadlineExceeded,
-            "deadline_exceeded",
-            "no answer in time",
-        ))
-    };
+    let late = |_| Failure::from(late());
     let mut lines = timeout(ANSWER_WITHIN, node.logs(request))
         .await
         .map_err(late)??;

@@ -21,7 +21,9 @@ mod state;
 mod stats;
 pub(crate) mod submissions;
 pub(crate) mod supervised;
+mod tap;
 mod token;
+mod top;
 mod up;
 
 use crate::cli::{Cli, Command, DataCommand};
@@ -42,6 +44,8 @@ pub(crate) async fn dispatch(cli: Cli, output: &Output) -> Result<()> {
         Command::Health(args) => health::run(global, &args, output).await,
         Command::Rules(args) => rules::run(global, &args, output).await,
         Command::Logs(args) => logs::run(global, &args, output).await,
+        Command::Top(args) => top::run(global, &args, output).await,
+        Command::Tap(args) => tap::run(global, &args, output).await,
         Command::Scale(args) => scale::run(global, &args, output).await,
         Command::Token(args) => token::run(global, &args, output).await,
         Command::State(args) => state::run(global, &args, output).await,

@@ -35,7 +35,7 @@ pub(crate) async fn run(global: &Global, args: &StatsArgs, output: &Output) -> R
     print_notes(unheard.iter().map(Unheard::note), output)
 }
 
-async fn counted(api: &Api, pattern: &str) -> Result<Vec<proto::InstanceStats>> {
+pub(super) async fn counted(api: &Api, pattern: &str) -> Result<Vec<proto::InstanceStats>> {
     let request = proto::StatsRequest {
         pattern: pattern.into(),
         ..Default::default()
@@ -44,15 +44,15 @@ async fn counted(api: &Api, pattern: &str) -> Result<Vec<proto::InstanceStats>> 
 }
 
 /// An instance as all routers together saw it.
-struct Summed {
-    all: proto::InstanceStats,
+pub(super) struct Summed {
+    pub(super) all: proto::InstanceStats,
     /// What each router counted that counted anything, by its server.
     by_server: Vec<(String, proto::InstanceStats)>,
 }
 
 impl Summed {
     /// By service and then by instance.
-    fn of(counted: Vec<(String, Vec<proto::InstanceStats>)>) -> Vec<Self> {
+    pub(super) fn of(counted: Vec<(String, Vec<proto::InstanceStats>)>) -> Vec<Self> {
         let mut instances: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (server, counted) in counted {
             for stats in counted {
@@ -133,7 +133,7 @@ fn table(instances: &[Summed]) -> Table {
     table
 }
 
-fn tier(stats: &proto::InstanceStats) -> &'static str {
+pub(super) fn tier(stats: &proto::InstanceStats) -> &'static str {
     let tier = stats
         .tier
         .as_known()
@@ -256,7 +256,7 @@ fn endpoints(endpoints: &[proto::EndpointStats]) -> Table {
 
 /// An instance as `--json` shows it.
 #[derive(Serialize)]
-struct Shown<'a> {
+pub(super) struct Shown<'a> {
     instance: &'a str,
     service: &'a str,
     tier: &'static str,

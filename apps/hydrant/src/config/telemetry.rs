@@ -24,6 +24,7 @@ pub(crate) struct Telemetry {
     names: Vec<String>,
     patterns: Vec<String>,
     exports: ExportsConfig,
+    access_log: f64,
 }
 
 /// `[telemetry]`
@@ -38,6 +39,7 @@ pub(super) struct Table {
     redact_patterns: Vec<Spanned<String>>,
     graphite: Option<Spanned<Graphite>>,
     splunk: Option<Splunk>,
+    access_log: Option<Spanned<f64>>,
 }
 
 /// `graphite = "host:2003"`, or a table.
@@ -76,6 +78,7 @@ impl Telemetry {
         };
         let graphite = table.graphite.map(graphite).transpose()?;
         let splunk = table.splunk.map(splunk).transpose()?;
+        let access_log = table.access_log.map(share).transpose()?;
         for name in &table.redact {
             check(name, |name| Redaction::new(&[name], &[]))?;
         }
@@ -96,6 +99,7 @@ impl Telemetry {
             names,
             patterns,
             exports: ExportsConfig { graphite, splunk },
+            access_log: access_log.unwrap_or(0.0),
         })
     }
 
@@ -141,6 +145,11 @@ impl Telemetry {
     pub(crate) fn exports(&self) -> &ExportsConfig {
         &self.exports
     }
+
+    /// The share of requests that get a line in the log.
+    pub(crate) fn access_log(&self) -> f64 {
+        self.access_log
+    }
 }
 
 fn check<T, E: ToString>(
@@ -163,6 +172,19 @@ fn headers(names: Vec<Spanned<String>>) -> Result<ClientHeaders, Mistake> {
     let all: Vec<_> = names.into_iter().map(Spanned::into_inner).collect();
     let headers = all.join(",").parse::<ClientHeaders>();
     headers.map_err(|error| (at, error.to_string()))
+}
+
+/// Of all requests.
+fn share(given: Spanned<f64>) -> Result<f64, Mistake> {
+    let share = *given.get_ref();
+    (0.0..=1.0)
+        .contains(&share)
+        .then_some(share)
+        .ok_or_else(|| {
+            let message =
+                format!("`{share}` is no share of the requests: 0.01 is one in a hundred, 1 all");
+            (given.span().start, message)
+        })
 }
 
 fn graphite(given: Spanned<Graphite>) -> Result<GraphiteConfig, Mistake> {
@@ -269,7 +291,10 @@ mod tests {
             (graphite.interval.as_secs(), &*graphite.prefix),
             (60, "a.b")
         );
-        assert!(parse("").unwrap().telemetry.environment().is_empty());
+        let nothing = parse("").unwrap().telemetry;
+        assert!(nothing.environment().is_empty() && nothing.access_log() == 0.0);
+        let all = parse("access_log = 1").unwrap().telemetry;
+        assert_eq!(all.access_log(), 1.0);
     }
 
     #[test]
@@ -286,6 +311,8 @@ mod tests {
             ("redact = [\"ok_name\", \"a\"]", "2:22", "3 to 64"),
             ("redact_patterns = [\"(\"]", "2:20", "unclosed group"),
             ("redact_patterns = [\"x*\"]", "2:20", "also nothing"),
+            ("access_log = 5", "2:14", "0.01 is one in a hundred"),
+            ("access_log = true", "2:14", "expected a number"),
             ("graphite = \"host\"", "2:12", "as 10.0.0.1:2003"),
             ("graphite = 2003", "2:12", "is an address"),
             (

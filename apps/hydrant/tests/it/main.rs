@@ -34,6 +34,7 @@ mod submissions_line;
 mod submissions_outages;
 mod submissions_workers;
 mod survival;
+mod tap;
 mod telemetry;
 mod two_data_centres;
 mod up;

@@ -8,7 +8,6 @@ use super::parts::{
 };
 use crate::bucket::SLOTS;
 use crate::name::{ServiceId, Version};
-use crate::{NODE_SERVICE, Tier};
 
 /// The most items of a list, and the most versions with a weight.
 const MAX_ITEMS: usize = 32;
@@ -175,7 +174,7 @@ pub(super) type Mistake = (&'static str, String, &'static str);
 impl Rule {
     /// Checks what no field tells by itself.
     pub(super) fn check(&self) -> Result<(), Mistake> {
-        if self.service.tier == Tier::Service && self.service.name.as_str() == NODE_SERVICE {
+        if self.service.is_node() {
             let message = "it is the node itself".to_owned();
             return Err(("service", message, "name a service of yours"));
         }
