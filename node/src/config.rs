@@ -51,6 +51,8 @@ pub struct NodeConfig {
     pub data: PathBuf,
     /// Where the outside comes in; port 0 takes a free one.
     pub public: SocketAddr,
+    /// Where the outside comes in by TLS; `None` where it does not.
+    pub secure: Option<hydrant_router::SecureConfig>,
     /// Where the services of this server come in; on the loopback.
     pub local: SocketAddr,
     /// How many event loops the router has.
@@ -84,6 +86,7 @@ impl NodeConfig {
             session: SESSION,
             data: data.into(),
             public: free,
+            secure: None,
             local: free,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             limits: hydrant_router::Limits::default(),

@@ -31,6 +31,7 @@ const ROUTER_DRAINS: Duration = Duration::from_millis(300);
 /// The agent of a server: router, local API and supervisor together.
 pub struct Node {
     public: SocketAddr,
+    secure: Option<SocketAddr>,
     local: SocketAddr,
     peer: Option<SocketAddr>,
     traffic: Arc<RouterTraffic>,
@@ -51,6 +52,7 @@ impl Node {
         };
         let router = Router::start(hydrant_router::Config {
             public: config.public,
+            secure: config.secure.clone(),
             local: config.local,
             peer: config.fleet.as_ref().map(|fleet| PeerConfig {
                 listen: fleet.peer,
@@ -64,7 +66,7 @@ impl Node {
                 .collect(),
         })?;
         let (public, local) = (router.public_addr(), router.local_addr());
-        let peer = router.peer_addr();
+        let (secure, peer) = (router.secure_addr(), router.peer_addr());
         if config.access_log > 0.0 {
             router.taps().sample(config.access_log);
             tokio::spawn(passing::log(router.taps().sampled()));
@@ -88,7 +90,7 @@ impl Node {
             engines: engines.clone(),
             traffic: traffic.clone(),
             supervision: supervised.clone(),
-            router_ports: [Some(public), Some(local), peer]
+            router_ports: [Some(public), secure, Some(local), peer]
                 .iter()
                 .flatten()
                 .map(SocketAddr::port)
@@ -132,6 +134,7 @@ impl Node {
         let _ = supervised.supervisor.set(supervisor.clone());
         Ok(Self {
             public,
+            secure,
             local,
             peer,
             traffic,
@@ -145,6 +148,11 @@ impl Node {
     /// Where the outside comes in.
     pub fn public_addr(&self) -> SocketAddr {
         self.public
+    }
+
+    /// Where the outside comes in by TLS, if it does.
+    pub fn secure_addr(&self) -> Option<SocketAddr> {
+        self.secure
     }
 
     /// Where the services of this server come in.

@@ -86,11 +86,15 @@ impl Traffic for RouterTraffic {
     }
 
     fn metrics(&self) -> String {
-        self.with(|router| prometheus(&router.snapshot(), Moment::now()))
+        self.with(|router| prometheus(&router.snapshot(), Moment::now()) + &router.tls_metrics())
     }
 
     fn troubles(&self) -> Vec<String> {
-        self.with(|router| troubles(&router.snapshot(), Moment::now()))
+        self.with(|router| {
+            let mut troubles = troubles(&router.snapshot(), Moment::now());
+            troubles.extend(router.tls_troubles());
+            troubles
+        })
     }
 
     fn tap(&self) -> Option<Tap> {

@@ -50,6 +50,7 @@ fn main() -> Result<()> {
     }
     let router = Router::start(Config {
         public: address(listen),
+        secure: None,
         local: address(0),
         peer: None,
         workers: 1,

@@ -17,6 +17,8 @@ const FORWARD: Forward<'static> = Forward {
         token: None,
     },
     client: "127.0.0.1",
+    scheme: "https",
+    client_cert: Some("sha256=\"0\""),
     default_host: "localhost",
     caller: "outside",
     priority: crate::priority::Priority::Normal,

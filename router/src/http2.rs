@@ -10,7 +10,6 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -26,6 +25,7 @@ use tokio::sync::{Notify, watch};
 use crate::decide::Listener;
 use crate::identity::Identities;
 use crate::listen::Limits;
+use crate::origin::Origin;
 use crate::stream::Stream;
 use crate::worker::Worker;
 
@@ -84,8 +84,7 @@ impl Http2 {
 /// One client's connection.
 #[derive(Debug)]
 struct Client {
-    listener: Listener,
-    address: SocketAddr,
+    origin: Origin,
     identities: RefCell<Identities>,
     /// Requests that are not finished.
     active: Cell<usize>,
@@ -105,7 +104,7 @@ impl Client {
         self.ended.set(self.ended.get() + 1);
         self.broken_off
             .set(self.broken_off.get() + usize::from(broken_off));
-        let is_of_fleet = self.listener == Listener::Peer;
+        let is_of_fleet = self.origin.listener == Listener::Peer;
         let (broken, ended) = (self.broken_off.get(), self.ended.get());
         if broken_off && !is_of_fleet && broken >= MAX_BROKEN_OFF && broken * 2 > ended {
             self.floods.notify_one();
@@ -115,16 +114,10 @@ impl Client {
 
 /// Serves a connection until the client closes it, or the router ends. `read` is what was read
 /// from it already, beginning with the preface.
-pub(crate) async fn serve(
-    worker: Rc<Worker>,
-    stream: Stream,
-    read: Vec<u8>,
-    address: SocketAddr,
-    listener: Listener,
-) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, read: Vec<u8>, origin: Origin) {
+    let address = origin.address;
     let client = Rc::new(Client {
-        listener,
-        address,
+        origin,
         identities: RefCell::default(),
         active: Cell::new(0),
         moved: Cell::new(false),
@@ -196,10 +189,10 @@ async fn idle(client: &Client, limit: Duration) {
 async fn abused(client: &Client, limits: &Limits) {
     tokio::select! {
         () = stuck(client, limits) => {
-            tracing::debug!(address = %client.address, "an HTTP/2 connection does not go on");
+            tracing::debug!(address = %client.origin.address, "an HTTP/2 connection does not go on");
         }
         () = client.floods.notified() => {
-            tracing::debug!(address = %client.address, "a client breaks off most of its requests");
+            tracing::debug!(address = %client.origin.address, "a client breaks off most of its requests");
         }
     }
 }

@@ -25,6 +25,7 @@ mod instance;
 mod limit;
 mod listen;
 mod names;
+mod origin;
 mod outlier;
 mod passing;
 mod path;
@@ -55,7 +56,7 @@ pub use endpoint::{EndpointId, ServiceLive};
 pub use explain::Explanation;
 pub use identity::{Identities, Who};
 pub use instance::{ErrorKind, InFlight, Live};
-pub use listen::{Config, Limits, PeerConfig, Router, StartError};
+pub use listen::{Config, Limits, PeerConfig, Plain, Router, SecureConfig, StartError};
 pub use passing::{Heard, Passed, Tap, Taps};
 pub use peer::{Nearness, Peer, Reach};
 pub use priority::Priority;
@@ -65,5 +66,8 @@ pub use service::{Candidates, Endpoint, EndpointKind, Groups, Instance, Service}
 pub use snapshot::Snapshot;
 pub use stats::{EndpointStats, InstanceStats};
 pub use table::Table;
-pub use tls::{PeerTls, TlsError};
+pub use tls::{
+    CertificateFiles, ClientCertificates, FileError, MinimumVersion, PeerTls, PublicTls,
+    PublicTlsError, TlsError,
+};
 pub use totals::Totals;

@@ -17,7 +17,7 @@ use crate::priority::Priority;
 use crate::snapshot::Snapshot;
 use crate::stats::{self, InstanceStats};
 use crate::table::Table;
-use crate::tls::{PeerTls, Tls, TlsError};
+use crate::tls::{Front, PeerTls, PublicTls, PublicTlsError, Tls, TlsError};
 use crate::worker::{self, Parts, Phase};
 
 /// Connections that wait to be accepted, per listener and worker.
@@ -30,6 +30,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 pub struct Config {
     /// Where the outside comes in; port 0 chooses one.
     pub public: SocketAddr,
+    /// Where the outside comes in by TLS; `None` where it does not.
+    pub secure: Option<SecureConfig>,
     /// Where the services of this server come in; port 0 chooses one.
     pub local: SocketAddr,
     /// Where the nodes of other servers come in; `None` where there are none.
@@ -43,6 +45,27 @@ pub struct Config {
     /// The services that this server is to have. Who asks for one before its instances have come hears that it
     /// is not ready, and not that there is none: a client takes the first for a reason to ask again.
     pub expected: Vec<ServiceId>,
+}
+
+/// How a router is reached by TLS from the outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecureConfig {
+    /// Where it listens; port 0 chooses one.
+    pub listen: SocketAddr,
+    /// What becomes of requests in clear text, at `public`.
+    pub plain: Plain,
+    /// Certificates, versions, and who has to prove who it is.
+    pub tls: PublicTls,
+}
+
+/// What becomes of a request that the outside sends in clear text, beside TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plain {
+    /// It is served.
+    #[default]
+    Serve,
+    /// The client is sent to the same host and path by TLS, at this port, or that of the listener.
+    Redirect(Option<u16>),
 }
 
 /// How a router is reached by the nodes of other servers, and reaches them.
@@ -106,7 +129,7 @@ pub enum StartError {
     /// Another process listens there.
     #[error("the {which} address {address} is in use; choose another with --{which}")]
     InUse {
-        /// `public`, `local` or `peer`.
+        /// `public`, `local`, `peer` or `tls`.
         which: &'static str,
         /// The address that was asked for.
         address: SocketAddr,
@@ -114,7 +137,7 @@ pub enum StartError {
     /// The system refuses the address.
     #[error("cannot listen on the {which} address {address}")]
     Listen {
-        /// `public`, `local` or `peer`.
+        /// `public`, `local`, `peer` or `tls`.
         which: &'static str,
         /// The address that was asked for.
         address: SocketAddr,
@@ -127,6 +150,9 @@ pub enum StartError {
     /// The proofs of the node can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// TLS can't be spoken with the outside.
+    #[error(transparent)]
+    PublicTls(#[from] PublicTlsError),
     /// The system gives no thread.
     #[error("cannot start a worker of the router")]
     Thread(#[source] io::Error),
@@ -137,8 +163,10 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Router {
     public: SocketAddr,
+    secure: Option<SocketAddr>,
     local: SocketAddr,
     peer: Option<SocketAddr>,
+    front: Option<Arc<Front>>,
     key: TokenKey,
     snapshot: Arc<ArcSwap<Snapshot>>,
     /// Held while a snapshot is made from the one before.
@@ -160,6 +188,13 @@ impl Router {
         let count = config.workers.max(1);
         let public = bind("public", config.public, count)?;
         let local = bind("local", config.local, count)?;
+        let (secures, front) = match &config.secure {
+            None => (Vec::new(), None),
+            Some(secure) => (
+                bind("tls", secure.listen, count)?,
+                Some(Arc::new(Front::load(&secure.tls)?)),
+            ),
+        };
         let (peers, tls) = match &config.peer {
             None => (Vec::new(), None),
             Some(peer) => (bind_peer(peer, count)?, load(peer)?),
@@ -172,8 +207,11 @@ impl Router {
         };
         let (phase, _) = watch::channel(Phase::Running);
         let first = Snapshot::expecting(count, config.expected, Moment::now());
+        let secure = config.secure.as_ref();
         let mut router = Self {
             public: address(&public, config.public),
+            secure: secure.map(|secure| address(&secures, secure.listen)),
+            front: front.clone(),
             local: address(&local, config.local),
             peer: config.peer.map(|peer| address(&peers, peer.listen)),
             key: config.key.clone(),
@@ -183,7 +221,8 @@ impl Router {
             phase,
             workers: Vec::with_capacity(count),
         };
-        let mut peers = peers.into_iter();
+        let redirects = secure.and_then(|secure| secure.redirects_to(router.secure));
+        let (mut secures, mut peers) = (secures.into_iter(), peers.into_iter());
         for (index, (public, local)) in public.into_iter().zip(local).enumerate() {
             let parts = Parts {
                 index,
@@ -192,6 +231,8 @@ impl Router {
                 snapshot: Arc::clone(&router.snapshot),
                 public,
                 local,
+                secure: secures.next().zip(front.clone()),
+                redirects,
                 peer: peers.next(),
                 tls: tls.clone(),
                 taps: Arc::clone(&router.taps),
@@ -205,6 +246,27 @@ impl Router {
     /// Where the public listener listens.
     pub fn public_addr(&self) -> SocketAddr {
         self.public
+    }
+
+    /// Where the outside comes in by TLS, if it does.
+    pub fn secure_addr(&self) -> Option<SocketAddr> {
+        self.secure
+    }
+
+    /// What is wrong, or soon will be, with the files of TLS; a line each.
+    pub fn tls_troubles(&self) -> Vec<String> {
+        let front = self.front.as_ref();
+        front.map(|front| front.troubles()).unwrap_or_default()
+    }
+
+    /// Numbers of TLS with the outside, in Prometheus' text format; empty without it.
+    pub fn tls_metrics(&self) -> String {
+        let mut out = String::new();
+        if let Some(front) = &self.front {
+            front.write_metrics(&mut out);
+            stats::write_handshakes(&mut out, &self.snapshot.load());
+        }
+        out
     }
 
     /// Where the local listener listens.
@@ -277,6 +339,16 @@ impl Router {
 impl Drop for Router {
     fn drop(&mut self) {
         let _ = self.phase.send(Phase::Stopped);
+    }
+}
+
+impl SecureConfig {
+    /// The port to which clients in clear text are sent, if they are; `bound` is where TLS listens.
+    fn redirects_to(&self, bound: Option<SocketAddr>) -> Option<u16> {
+        match self.plain {
+            Plain::Serve => None,
+            Plain::Redirect(port) => port.or(bound.map(|bound| bound.port())),
+        }
     }
 }
 

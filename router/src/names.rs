@@ -4,8 +4,9 @@
 
 use hydrant_contracts::header;
 
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     header::CALLER,
+    header::CLIENT_CERT,
     header::TOKEN,
     header::FORWARDED_PREFIX,
     header::SERVER,

@@ -327,6 +327,14 @@ fn write_shed(out: &mut String, services: &[&Arc<Service>]) {
     }
 }
 
+/// Appends how many clients did not finish their TLS handshake.
+pub(crate) fn write_handshakes(out: &mut String, snapshot: &Snapshot) {
+    let name = "hydrant_tls_handshakes_failed_total";
+    let help = "Clients that did not finish their TLS handshake.";
+    header(out, name, "counter", help);
+    let _ = writeln!(out, "{name} {}", snapshot.totals().handshakes_failed());
+}
+
 /// What is out of the ordinary, a line for each service.
 pub fn troubles(snapshot: &Snapshot, now: Moment) -> Vec<String> {
     let troubles = snapshot.services().flat_map(|service| {

@@ -3,14 +3,17 @@
 //! The files are read again when they change, so that certificates and authorities are replaced
 //! without a restart: connections that are open go on, new ones use what is new.
 
+mod by_name;
+mod client_certificate;
+mod files;
+mod public;
+
 use std::fmt;
-use std::fs;
 use std::future::poll_fn;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 
 use arc_swap::ArcSwap;
@@ -19,7 +22,6 @@ use hydrant_runtime::with_causes;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName as TlsName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -29,11 +31,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream, client};
 
 use crate::stream::Stream;
+use files::{Changes, read_certificates, read_key, read_roots};
+
+pub use files::FileError;
+pub(crate) use public::Front;
+pub use public::{CertificateFiles, ClientCertificates, MinimumVersion, PublicTls, PublicTlsError};
 
 /// Behind the name of a server, the name in its certificate.
 const SUFFIX: &str = ".servers.hydrant";
-/// The largest file that is read.
-const MAX_FILE: u64 = 1 << 20;
 
 /// Where the proofs of a node lie, in PEM form. A change of the files is noticed within seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,25 +53,18 @@ pub struct PeerTls {
     pub key: PathBuf,
 }
 
+impl PeerTls {
+    fn paths(&self) -> Vec<PathBuf> {
+        vec![self.ca.clone(), self.certificate.clone(), self.key.clone()]
+    }
+}
+
 /// Why the proofs of a node can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file can't be read.
-    #[error("cannot read {}; `hydrant ca issue` makes it", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A file holds something else.
-    #[error("{} holds no {what} in PEM form; `hydrant ca issue` makes it anew", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What it should hold.
-        what: &'static str,
-    },
+    /// A file can't be read, or holds something else.
+    #[error("{0}; `hydrant ca issue` makes it anew")]
+    File(#[from] FileError),
     /// The certificate is of another server.
     #[error(
         "{} is not for the server {server}: it has not the name {server}.servers.hydrant; \
@@ -113,8 +111,7 @@ pub(crate) enum Protocol {
 pub(crate) struct Tls {
     files: PeerTls,
     loaded: ArcSwap<Loaded>,
-    /// The state of the files when they were last read.
-    stamp: Mutex<Stamp>,
+    changes: Changes,
 }
 
 #[derive(Debug)]
@@ -128,7 +125,7 @@ impl Tls {
     /// Reads the files and checks them against each other.
     pub(crate) fn load(files: &PeerTls) -> Result<Self, TlsError> {
         Ok(Self {
-            stamp: Mutex::new(Stamp::of(files)),
+            changes: Changes::since_now(files.paths()),
             loaded: ArcSwap::from_pointee(Loaded::read(files)?),
             files: files.clone(),
         })
@@ -137,12 +134,9 @@ impl Tls {
     /// Reads the files again if they have changed. With something wrong in them, what was read
     /// before stays in use.
     pub(crate) fn refresh(&self) {
-        let stamp = Stamp::of(&self.files);
-        let mut last = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last == stamp {
+        if !self.changes.are_there(self.files.paths()) {
             return;
         }
-        *last = stamp;
         match Loaded::read(&self.files) {
             Ok(loaded) => {
                 self.loaded.store(Arc::new(loaded));
@@ -187,20 +181,6 @@ impl Tls {
     }
 }
 
-/// What tells whether files were written anew.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp([Option<(u64, u64, i64, i64)>; 3]);
-
-impl Stamp {
-    fn of(files: &PeerTls) -> Self {
-        let state = |path: &PathBuf| {
-            let file = fs::metadata(path).ok()?;
-            Some((file.ino(), file.size(), file.ctime(), file.ctime_nsec()))
-        };
-        Self([&files.ca, &files.certificate, &files.key].map(state))
-    }
-}
-
 impl Loaded {
     fn read(files: &PeerTls) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -215,47 +195,6 @@ impl Loaded {
             http2: client_config(files, &chain, &key, &roots, &provider, b"h2")?,
         })
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let read = || {
-        if fs::metadata(path)?.len() > MAX_FILE {
-            return Err(io::Error::other("it is larger than 1 MB"));
-        }
-        fs::read(path)
-    };
-    read().map_err(|source| TlsError::Read {
-        path: path.into(),
-        source,
-    })
-}
-
-fn malformed(path: &Path, what: &'static str) -> TlsError {
-    TlsError::Malformed {
-        path: path.into(),
-        what,
-    }
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = read(path)?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    read.ok()
-        .filter(|read| !read.is_empty())
-        .ok_or_else(|| malformed(path, "certificate"))
-}
-
-fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in read_certificates(path)? {
-        let added = roots.add(certificate);
-        added.map_err(|_| malformed(path, "certificate of an authority"))?;
-    }
-    Ok(roots)
-}
-
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|_| malformed(path, "private key"))
 }
 
 fn check_name(files: &PeerTls, chain: &[CertificateDer<'static>]) -> Result<(), TlsError> {

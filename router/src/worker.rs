@@ -17,6 +17,7 @@ use crate::http1;
 use crate::http2::{self, Http2};
 use crate::identity::{CallerSeat, Who};
 use crate::listen::Limits;
+use crate::origin::Origin;
 use crate::outlier::Judge;
 use crate::passing::{Asked, Passing, Taps};
 use crate::priority::Priority;
@@ -27,7 +28,7 @@ use crate::shed::Watch;
 use crate::snapshot::Snapshot;
 use crate::splice::Pipes;
 use crate::stream::Stream;
-use crate::tls::{Protocol, Tls};
+use crate::tls::{Front, Protocol, Tls};
 use crate::upstream::Pools;
 use crate::visitors::{Visitors, network};
 
@@ -68,6 +69,8 @@ pub(crate) struct Worker {
     pub(crate) tls: Option<Arc<Tls>>,
     /// Who listens to requests.
     taps: Arc<Taps>,
+    /// The port of TLS to which the outside is sent when it comes in clear text.
+    redirects: Option<u16>,
     rng: RefCell<fastrand::Rng>,
     current: RefCell<Current>,
     hosts: [Box<str>; 2],
@@ -112,6 +115,8 @@ pub(crate) struct Parts {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) public: std::net::TcpListener,
     pub(crate) local: std::net::TcpListener,
+    pub(crate) secure: Option<(std::net::TcpListener, Arc<Front>)>,
+    pub(crate) redirects: Option<u16>,
     pub(crate) peer: Option<std::net::TcpListener>,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) taps: Arc<Taps>,
@@ -134,6 +139,7 @@ impl Worker {
             alarms: Rc::default(),
             tls: parts.tls.clone(),
             taps: Arc::clone(&parts.taps),
+            redirects: parts.redirects,
             rng: RefCell::new(fastrand::Rng::new()),
             current: RefCell::new(Current {
                 snapshot: Rc::new(Held(parts.snapshot.load_full())),
@@ -248,6 +254,21 @@ impl Worker {
         self.draining.get()
     }
 
+    /// Sends who comes from the outside in clear text to the same by TLS, where that is wanted.
+    pub(crate) fn check_scheme(
+        &self,
+        origin: &Origin,
+        host: Option<&str>,
+        target: &str,
+    ) -> Result<(), Refusal> {
+        match self.redirects {
+            Some(port) if !origin.https && origin.listener == Listener::Public => {
+                Err(to_https(port, host, target))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The name of a listener, for clients that name none.
     pub(crate) fn host(&self, listener: Listener) -> &str {
         match listener {
@@ -291,13 +312,20 @@ async fn work(parts: Parts) -> std::io::Result<()> {
     let Parts {
         public,
         local,
+        secure,
         peer,
         mut phase,
         snapshot,
         ..
     } = parts;
-    let mut sockets = vec![(public, Listener::Public), (local, Listener::Local)];
-    sockets.extend(peer.map(|peer| (peer, Listener::Peer)));
+    let front = secure.as_ref().map(|(_, front)| Arc::clone(front));
+    let mut sockets = vec![(public, Door::Public), (local, Door::Local)];
+    sockets.extend(secure.map(|(socket, front)| (socket, Door::Secure(front))));
+    let peer_door = || match &worker.tls {
+        None => Door::Peer,
+        Some(tls) => Door::SecurePeer(Arc::clone(tls)),
+    };
+    sockets.extend(peer.map(|peer| (peer, peer_door())));
     let mut accepting = Vec::new();
     for (socket, which) in sockets {
         let listener = TcpListener::from_std(socket)?;
@@ -309,7 +337,7 @@ async fn work(parts: Parts) -> std::io::Result<()> {
         let probes = Arc::clone(snapshot.load().probes());
         let tls = worker.tls.clone();
         tokio::task::spawn_local(async move { probes.run(tls.as_deref()).await });
-        tokio::task::spawn_local(refresh(worker.tls.clone()));
+        tokio::task::spawn_local(refresh(worker.tls.clone(), front));
     }
     let _ = phase.wait_for(|phase| *phase != Phase::Running).await;
     for task in accepting {
@@ -332,10 +360,30 @@ async fn drained(worker: &Worker) {
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, which: Listener) {
+/// A listener, and what is spoken there.
+#[derive(Clone)]
+enum Door {
+    Public,
+    Secure(Arc<Front>),
+    Local,
+    Peer,
+    SecurePeer(Arc<Tls>),
+}
+
+impl Door {
+    fn listener(&self) -> Listener {
+        match self {
+            Door::Public | Door::Secure(_) => Listener::Public,
+            Door::Local => Listener::Local,
+            Door::Peer | Door::SecurePeer(_) => Listener::Peer,
+        }
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Door) {
     loop {
         match listener.accept().await {
-            Ok((stream, address)) => begin(&worker, stream, address, which),
+            Ok((stream, address)) => begin(&worker, stream, address, &door),
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "no connection can be accepted");
@@ -355,33 +403,37 @@ fn is_of_the_connection(error: &std::io::Error) -> bool {
 }
 
 /// Above the limit a connection is closed at once: those that are open matter more.
-fn begin(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, which: Listener) {
+fn begin(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, door: &Door) {
     if worker.connections.get() >= worker.limits.connections || stream.set_nodelay(true).is_err() {
         return;
     }
     let (counted, worker) = (Counted::new(worker), Rc::clone(worker));
-    let seat = match which {
+    let seat = match door.listener() {
         Listener::Public => {
             let most = worker.limits.connections_per_address;
             let Some(seat) = worker.addresses.enter(network(address.ip()), most) else {
-                return turn_away(counted, stream, address);
+                return turn_away(counted, stream, address, door);
             };
             Some(seat)
         }
         Listener::Local | Listener::Peer => None,
     };
-    let tls = worker.tls.clone().filter(|_| which == Listener::Peer);
+    let (door, origin) = (door.clone(), Origin::plain(address, door.listener()));
     tokio::task::spawn_local(async move {
-        match tls {
-            None => http1::serve(worker, Stream::Plain(stream), address, which).await,
-            Some(tls) => Box::pin(serve_tls(worker, &tls, stream, address, which)).await,
+        match door {
+            Door::Secure(front) => Box::pin(serve_secure(worker, &front, stream, origin)).await,
+            Door::SecurePeer(tls) => Box::pin(serve_peer(worker, &tls, stream, origin)).await,
+            Door::Public | Door::Local | Door::Peer => {
+                http1::serve(worker, Stream::Plain(stream), origin).await;
+            }
         }
         drop((counted, seat));
     });
 }
 
-/// Says why to some, and to no more than the others can bear.
-fn turn_away(counted: Counted, stream: TcpStream, address: SocketAddr) {
+/// Says why to some, and to no more than the others can bear. A handshake, to say it under TLS, would
+/// cost more than what is refused.
+fn turn_away(counted: Counted, stream: TcpStream, address: SocketAddr, door: &Door) {
     let worker = Rc::clone(&counted.0);
     let (ip, most) = (address.ip(), worker.limits.connections_per_address);
     let refusal = too_many_connections(&ip.to_canonical().to_string(), most);
@@ -392,7 +444,7 @@ fn turn_away(counted: Counted, stream: TcpStream, address: SocketAddr) {
     if worker.may_warn() {
         tracing::warn!(address = %ip, most, "an address has as many connections as one may have");
     }
-    if worker.turning_away.get() >= MAX_TURNING_AWAY {
+    if worker.turning_away.get() >= MAX_TURNING_AWAY || matches!(door, Door::Secure(_)) {
         return;
     }
     worker.turning_away.set(worker.turning_away.get() + 1);
@@ -410,19 +462,82 @@ fn too_many_connections(whose: &str, most: usize) -> Refusal {
         .mend("use connections again, or raise the limit in [node]")
 }
 
+/// The same host and path by TLS. Any method is kept, and so is its body.
+fn to_https(port: u16, host: Option<&str>, target: &str) -> Refusal {
+    let Some(host) = host.map(without_port).filter(|host| !host.is_empty()) else {
+        return Refusal::new(Reason::BadRequest, "the request names no host")
+            .mend("ask by https://");
+    };
+    let target = if target.starts_with('/') { target } else { "/" };
+    let location = match port {
+        443 => format!("https://{host}{target}"),
+        port => format!("https://{host}:{port}{target}"),
+    };
+    Refusal::redirect(308, location, "clear text is not served".into())
+}
+
+/// Of a host that was checked: the colons of an address stand in brackets.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    }
+}
+
+/// TLS with the outside. What was agreed on for HTTP does not matter: HTTP/2 begins with words that
+/// no request of HTTP/1.1 begins with.
+async fn serve_secure(worker: Rc<Worker>, front: &Front, stream: TcpStream, origin: Origin) {
+    let handshake = async {
+        if speaks_clear_text(&stream).await? {
+            return Ok(Err(stream));
+        }
+        front.accept(stream).await.map(Ok)
+    };
+    let (address, snapshot) = (origin.address, worker.snapshot());
+    let failed = |error: &dyn std::fmt::Display| {
+        snapshot.totals().handshake_failed(worker.index);
+        tracing::debug!(%address, %error, "a TLS handshake failed");
+    };
+    match tokio::time::timeout(worker.limits.head, handshake).await {
+        Ok(Ok(Ok((stream, certificate)))) => {
+            drop(snapshot);
+            let origin = Origin {
+                https: true,
+                certificate,
+                ..origin
+            };
+            http1::serve(worker, stream, origin).await;
+        }
+        Ok(Ok(Err(stream))) => {
+            failed(&"it is clear text");
+            drop(snapshot);
+            let refusal = Refusal::new(
+                Reason::BadRequest,
+                "this port speaks TLS, and no clear text",
+            )
+            .mend("ask by https://");
+            http1::turn_away(&worker, Stream::Plain(stream), &refusal).await;
+        }
+        Ok(Err(error)) => failed(&error),
+        Err(_) => failed(&"it was not finished in time"),
+    }
+}
+
+/// Whether what comes begins as a request of HTTP: no record of TLS begins with a letter.
+async fn speaks_clear_text(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    Ok(first[0].is_ascii_alphabetic())
+}
+
 /// Whoever does not prove to be a node of the fleet is not listened to.
-async fn serve_tls(
-    worker: Rc<Worker>,
-    tls: &Tls,
-    stream: TcpStream,
-    address: SocketAddr,
-    which: Listener,
-) {
+async fn serve_peer(worker: Rc<Worker>, tls: &Tls, stream: TcpStream, origin: Origin) {
+    let address = origin.address;
     let handshake = tokio::time::timeout(worker.limits.head, tls.accept(stream)).await;
     match handshake {
-        Ok(Ok((stream, Protocol::Http1))) => http1::serve(worker, stream, address, which).await,
+        Ok(Ok((stream, Protocol::Http1))) => http1::serve(worker, stream, origin).await,
         Ok(Ok((stream, Protocol::Http2))) => {
-            http2::serve(worker, stream, Vec::new(), address, which).await;
+            http2::serve(worker, stream, Vec::new(), origin).await;
         }
         // A probe, which connects and no more.
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
@@ -432,14 +547,22 @@ async fn serve_tls(
 }
 
 /// Reads certificates again when their files have changed.
-async fn refresh(tls: Option<Arc<Tls>>) {
-    let Some(tls) = tls else {
+async fn refresh(tls: Option<Arc<Tls>>, front: Option<Arc<Front>>) {
+    if tls.is_none() && front.is_none() {
         return;
-    };
+    }
     loop {
         tokio::time::sleep(REFRESH_EVERY).await;
-        let tls = Arc::clone(&tls);
-        let _ = tokio::task::spawn_blocking(move || tls.refresh()).await;
+        let (tls, front) = (tls.clone(), front.clone());
+        let refresh = move || {
+            if let Some(tls) = tls {
+                tls.refresh();
+            }
+            if let Some(front) = front {
+                front.refresh();
+            }
+        };
+        let _ = tokio::task::spawn_blocking(refresh).await;
     }
 }
 

@@ -13,7 +13,7 @@ use hydrant_runtime::with_causes;
 use rustls::pki_types::UnixTime;
 
 use crate::cli::Builtin;
-use crate::config::{File, Fleet, Storage, Telemetry};
+use crate::config::{File, Fleet, Storage, Telemetry, Tls};
 use crate::data::{Held, RunningNode};
 use crate::failure::{Failure, Result, wrong};
 use crate::fleet::credentials::Credentials;
@@ -44,6 +44,7 @@ pub(crate) struct Settings {
     pub(crate) grace: Option<Duration>,
     pub(crate) services: Vec<ServiceSpec>,
     pub(crate) fleet: Option<Fleet>,
+    pub(crate) tls: Option<Tls>,
     pub(crate) coordination: CoordinationEngine,
     pub(crate) state: StateEngine,
     pub(crate) storage: Storage,
@@ -66,6 +67,7 @@ impl Settings {
             server: file.node.server.unwrap_or_else(host_name),
             zone: file.node.zone,
             fleet: file.fleet,
+            tls: file.tls,
             coordination: file.coordination,
             state: file.state,
             storage: file.storage,
@@ -137,6 +139,7 @@ impl Running {
         RunningNode {
             pid: std::process::id(),
             public: self.node.public_addr(),
+            tls: self.node.secure_addr(),
             local: self.node.local_addr(),
             peer: self.node.peer_addr(),
             server: self.server.clone(),
@@ -169,6 +172,7 @@ fn node_config(
     config.fleet = fleet.transpose()?;
     config.session = session.unwrap_or(config.session);
     config.public = settings.public;
+    config.secure = settings.tls.as_ref().map(Tls::config);
     config.local = settings.local;
     config.workers = settings.workers.unwrap_or(config.workers);
     config.limits = settings.limits;
@@ -320,12 +324,12 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::Router(hydrant_router::StartError::InUse { which, address }) => wrong(
             "address_in_use",
             format!("the {which} address {address} is in use by another process"),
-            format!("stop that one, or choose another address with --{which} ADDR"),
+            format!("stop that one, or choose another address: {}", place(which)),
         ),
         StartError::Router(hydrant_router::StartError::Listen { which, .. }) => wrong(
             "address_unusable",
             with_causes(error),
-            format!("choose another address with --{which} ADDR"),
+            format!("choose another address: {}", place(which)),
         ),
         StartError::Engine { port, source } if source.kind == ErrorKind::Unavailable => {
             let mend = format!("start it, or mend [{port}] in the configuration file");
@@ -334,6 +338,15 @@ fn start_failure(error: &StartError) -> Failure {
                 .into()
         }
         _ => wrong("node_cannot_start", with_causes(error), ""),
+    }
+}
+
+/// Where the address of a listener is said.
+fn place(which: &str) -> String {
+    match which {
+        "peer" => "`peer` in [fleet]".into(),
+        "tls" => "`listen` in [tls]".into(),
+        which => format!("`{which}` in [node], or --{which} ADDR with `hydrant up`"),
     }
 }
 

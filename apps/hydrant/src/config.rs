@@ -6,6 +6,7 @@ mod fleet;
 mod service;
 mod storage;
 mod telemetry;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +28,7 @@ pub(crate) use fleet::Fleet;
 use service::Service;
 pub(crate) use storage::{Storage, own_objects, own_records};
 pub(crate) use telemetry::Telemetry;
+pub(crate) use tls::Tls;
 
 /// The most services that one file may have.
 const MAX_SERVICES: usize = 1000;
@@ -42,6 +44,8 @@ pub(crate) struct File {
     pub(crate) node: Node,
     /// How it belongs to others, when there are others.
     pub(crate) fleet: Option<Fleet>,
+    /// How TLS is spoken with the outside, when it is.
+    pub(crate) tls: Option<Tls>,
     /// What stands behind the port of coordination.
     pub(crate) coordination: CoordinationEngine,
     /// What stands behind the port of state.
@@ -60,6 +64,7 @@ struct Own {
     #[serde(default)]
     node: Node,
     fleet: Option<Spanned<Fleet>>,
+    tls: Option<Spanned<Tls>>,
     records: Option<storage::Records>,
     objects: Option<storage::Objects>,
     telemetry: Option<telemetry::Table>,
@@ -152,6 +157,7 @@ impl File {
         let mut file = Self {
             node: own.node,
             fleet: own.fleet.map(Spanned::into_inner),
+            tls: own.tls.map(Spanned::into_inner),
             coordination,
             state,
             storage,
@@ -170,6 +176,9 @@ impl File {
         for path in paths {
             *path = folder.join(&*path);
         }
+        if let Some(tls) = &mut self.tls {
+            tls.start_paths_at(folder);
+        }
         self.storage.start_paths_at(folder);
         self.telemetry.start_paths_at(folder);
     }
@@ -185,6 +194,9 @@ impl Own {
         self.node.check()?;
         if let Some(fleet) = &self.fleet {
             fleet.get_ref().check()?;
+        }
+        if let Some(tls) = &self.tls {
+            tls.get_ref().check(tls.span().start)?;
         }
         if self.services.len() > MAX_SERVICES {
             return Err((0, format!("a file has at most {MAX_SERVICES} services")));
@@ -376,10 +388,13 @@ cpu = "50%"
             .skip(1)
             .filter_map(|rest| rest.split("```").next())
             .collect();
-        let [node, fleet, zookeeper, redis, storage, telemetry] = blocks[..] else {
+        let [node, tls, fleet, zookeeper, redis, storage, telemetry] = blocks[..] else {
             panic!("{} blocks", blocks.len());
         };
         assert!(parse(node).unwrap().fleet.is_none());
+        let tls = parse(tls).unwrap().tls.unwrap().config();
+        assert_eq!(tls.tls.certificates.len(), 2);
+        assert_eq!(tls.plain, hydrant_router::Plain::Redirect(Some(443)));
         let fleet = fleet.split("[coordination]").next().unwrap();
         let file = parse(&format!("{fleet}{zookeeper}{redis}{storage}{telemetry}")).unwrap();
         assert!(file.fleet.unwrap().tls());
@@ -414,6 +429,7 @@ cpu = "50%"
         let with = |rest: &str| format!("{service}command = [\"x\"]\n{rest}");
         let fleet =
             |rest: &str| format!("[fleet]\npeer = \"127.0.0.1:9\"\ncredentials = \"x\"\n{rest}\n");
+        let tls = |rest: &str| format!("[tls]\nlisten = \"127.0.0.1:0\"\n{rest}\n");
         for (text, place, part) in [
             (
                 "[node]\nsever = \"a\"".into(),
@@ -429,6 +445,28 @@ cpu = "50%"
                 "as 127.0.0.1:8080",
             ),
             ("[node]\nworkers = 0".into(), "2:11", "1 to 256"),
+            (tls(""), "1:1", "add a [[tls.certificate]]"),
+            (
+                tls("client = \"required\"\n[[tls.certificate]]\ncertificate = \"a\"\nkey = \"b\""),
+                "3:10",
+                "add client_ca",
+            ),
+            (
+                tls("client_ca = \"c\"\n[[tls.certificate]]\ncertificate = \"a\"\nkey = \"b\""),
+                "3:13",
+                "add client =",
+            ),
+            (
+                tls("redirect_port = 1\n[[tls.certificate]]\ncertificate = \"a\"\nkey = \"b\""),
+                "3:17",
+                "plain = \"redirect\"",
+            ),
+            (tls("minimum = \"1.1\""), "3:11", "`1.2` or `1.3`"),
+            (
+                tls("[[tls.certificate]]\nkey = \"b\""),
+                "3:1",
+                "missing field `certificate`",
+            ),
             ("[node\n".into(), "1:6", ""),
             (
                 "[[service]]\nname = \"A b\"".into(),

@@ -16,6 +16,9 @@ use crate::failure::{Failure, Result, system, wrong};
 pub(crate) struct RunningNode {
     pub(crate) pid: u32,
     pub(crate) public: SocketAddr,
+    /// Where the outside comes in by TLS, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<SocketAddr>,
     pub(crate) local: SocketAddr,
     /// Where the nodes of other servers come in, where there are others.
     #[serde(default)]
@@ -175,6 +178,7 @@ mod tests {
         let node = RunningNode {
             pid: 7,
             public: "127.0.0.1:1".parse().unwrap(),
+            tls: None,
             local: "127.0.0.1:2".parse().unwrap(),
             peer: None,
             server: "one".parse().unwrap(),

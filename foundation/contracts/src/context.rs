@@ -32,6 +32,9 @@ pub mod header {
     /// Between nodes, on an answer: the instance broke off after it had seen the request, or a part
     /// of it, so that the first node may repeat what is safe to repeat. Its value says how.
     pub const BROKEN: &str = "hydrant-broken";
+    /// To an instance: what the router knows of the certificate that the client has shown. Never a
+    /// client's own claim.
+    pub const CLIENT_CERT: &str = "hydrant-client-cert";
     /// What was cut off the path before the instance saw it.
     pub const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
 }

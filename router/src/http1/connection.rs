@@ -1,7 +1,6 @@
 //! A client's connection: one request after the other.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,6 +20,7 @@ use crate::balance::Tried;
 use crate::decide::{self, Listener, Route, decide};
 use crate::http2;
 use crate::identity::{Identities, Who};
+use crate::origin::Origin;
 use crate::passing::{self, Passing};
 use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal};
@@ -46,7 +46,7 @@ pub(super) struct Client {
     /// What was read and not yet used: the beginning of a head, or requests sent ahead.
     pub(super) stash: Vec<u8>,
     pub(super) alarm: Alarm,
-    address: SocketAddr,
+    origin: Origin,
     address_text: Box<str>,
     pub(super) listener: Listener,
     pub(super) identities: Identities,
@@ -71,20 +71,15 @@ pub(super) enum Then {
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(
-    worker: Rc<Worker>,
-    stream: Stream,
-    address: SocketAddr,
-    listener: Listener,
-) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, origin: Origin) {
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     let mut client = Client {
         stream,
         stash: Vec::new(),
         alarm: worker.alarms.alarm(waker),
-        address,
-        address_text: address.ip().to_canonical().to_string().into(),
-        listener,
+        address_text: origin.address.ip().to_canonical().to_string().into(),
+        listener: origin.listener,
+        origin,
         identities: Identities::new(),
         passing: None,
         spoke: false,
@@ -105,11 +100,10 @@ pub(crate) async fn serve(
             let Client {
                 stream,
                 stash,
-                address,
-                listener,
+                origin,
                 ..
             } = client;
-            Box::pin(http2::serve(worker, stream, stash, address, listener)).await;
+            Box::pin(http2::serve(worker, stream, stash, origin)).await;
         }
     }
 }
@@ -311,12 +305,13 @@ fn accept<'s>(
 ) -> Result<Accepted<'s>, Refusal> {
     client.passing = worker.passing(|| passing::Asked {
         listener: client.listener,
-        client: client.address.ip(),
+        client: client.origin.address.ip(),
         protocol: if head.http11 { "HTTP/1.1" } else { "HTTP/1.0" },
         method: head.method,
         target: head.path.as_bytes(),
         host: head.host,
     });
+    worker.check_scheme(&client.origin, head.host, head.path)?;
     let (key, from) = (&worker.key, client.listener);
     let seat = |who: &Who| worker.seat(from, who);
     let who = client.identities.admit(key, head.token, seat)?;
@@ -343,7 +338,7 @@ fn accept<'s>(
             method: head.method.as_bytes(),
             target: head.path.as_bytes(),
             caller: &who.caller,
-            address: Some(client.address.ip()),
+            address: Some(client.origin.address.ip()),
             fields: head,
             bare: route.bare,
         };
@@ -359,6 +354,8 @@ fn accept<'s>(
     let forward = Forward {
         way,
         client: &client.address_text,
+        scheme: client.origin.scheme(),
+        client_cert: client.origin.certificate.as_deref(),
         default_host: worker.host(client.listener),
         caller: &who.text,
         priority,
@@ -430,8 +427,8 @@ pub(super) async fn refuse(
         passing.refused(&refusal);
     }
     let bytes = answer(&refusal, form);
-    let written = tokio::time::timeout(worker.limits.send, client.stream.write_all(&bytes)).await;
-    match written {
+    let told = tell(&mut client.stream, &bytes);
+    match tokio::time::timeout(worker.limits.send, told).await {
         Ok(Ok(())) if form.close => Then::Linger,
         Ok(Ok(())) => Then::Next,
         _ => Then::Close,
@@ -441,10 +438,16 @@ pub(super) async fn refuse(
 /// Answers a connection that may not come in, whatever it is about to ask.
 pub(crate) async fn turn_away(worker: &Worker, mut stream: Stream, refusal: &Refusal) {
     let bytes = answer(refusal, Form::UNKNOWN);
-    let written = tokio::time::timeout(LINGER_IDLE, stream.write_all(&bytes)).await;
-    if matches!(written, Ok(Ok(()))) {
+    let told = tokio::time::timeout(LINGER_IDLE, tell(&mut stream, &bytes)).await;
+    if matches!(told, Ok(Ok(()))) {
         linger(worker, stream).await;
     }
+}
+
+/// Until all of it is sent: under TLS what was written may still wait.
+async fn tell(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }
 
 /// Closes so that the client can read what it was told: what it still sends is read for a while,

@@ -21,6 +21,10 @@ pub struct Forward<'a> {
     pub way: Way<'a>,
     /// The client's address.
     pub client: &'a str,
+    /// `https` where it came by TLS, else `http`.
+    pub scheme: &'a str,
+    /// What is known of the certificate that the client has shown.
+    pub client_cert: Option<&'a str>,
     /// The host to name when the client, of HTTP/1.0, named none.
     pub default_host: &'a str,
     /// Who calls, as proved.
@@ -160,11 +164,19 @@ impl RequestHead<'_> {
             out,
             &[
                 forward.client.as_bytes(),
-                b"\r\nx-forwarded-proto: http\r\nx-forwarded-host: ",
+                b"\r\nx-forwarded-proto: ",
+                forward.scheme.as_bytes(),
+                b"\r\nx-forwarded-host: ",
                 host.as_bytes(),
                 b"\r\n",
             ],
         );
+        if let Some(certificate) = forward.client_cert {
+            push(
+                out,
+                &[b"hydrant-client-cert: ", certificate.as_bytes(), b"\r\n"],
+            );
+        }
     }
 
     fn write_context(&self, forward: &Forward<'_>, out: &mut Vec<u8>) {
@@ -215,6 +227,8 @@ mod tests {
     const FORWARD: Forward<'_> = Forward {
         way: WAY,
         client: "10.0.0.1",
+        scheme: "http",
+        client_cert: None,
         default_host: "127.0.0.1:8080",
         caller: "outside",
         priority: Priority::Normal,
@@ -237,6 +251,7 @@ mod tests {
             "GET /api/files/a?b HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, X-Foo\r\nX-Foo: 1\r\n\
              A: b\r\nTE: trailers\r\nHydrant-Token: t\r\nHydrant-Caller: operator\r\n\
              hydrant_caller: operator\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: y\r\n\
+             hydrant-client-cert: subject=\"CN=x\"\r\nhydrant_client_cert: x\r\n\
              hydrant-to: i-1\r\nhydrant-server: two\r\nhydrant-unsent: refused\r\n\
              hydrant-broken: closed\r\nhydrant_to: i-2\r\n{CONTEXT}C: d\r\n\r\nrest"
         );

@@ -382,6 +382,7 @@ impl<'a> RequestHead<'a> {
             18 if is(header::CONNECT_TIMEOUT) || is(header::TIMEOUT) => {
                 self.wait_at_most(Timeout::from_millis(value));
             }
+            19 if is(header::CLIENT_CERT) => self.forwarded.insert(index),
             24 if is("connect-protocol-version") => self.connect_protocol = true,
             _ if name.len() > 8 && is_lookalike(name.as_bytes()) => self.dropped.insert(index),
             _ => {}

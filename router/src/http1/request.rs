@@ -234,6 +234,8 @@ mod tests {
             let forward = Forward {
                 way,
                 client: "10.0.0.1",
+                scheme: "http",
+                client_cert: None,
                 default_host: "h",
                 caller: "outside",
                 priority: Priority::Normal,

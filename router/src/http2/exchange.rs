@@ -59,8 +59,8 @@ pub(super) async fn answer(
     let (active, style) = (Rc::new(Active::begin(Rc::clone(&client))), style(&request));
     let to_head = request.method() == Method::HEAD;
     let passing = worker.passing(|| passing::Asked {
-        listener: client.listener,
-        client: client.address.ip(),
+        listener: client.origin.listener,
+        client: client.origin.address.ip(),
         protocol: "HTTP/2",
         method: request.method().as_str(),
         target: target(request.uri()),
@@ -94,6 +94,11 @@ async fn forward(
     let (mut parts, body) = request.into_parts();
     let (target, authority) = (target(&parts.uri).to_vec(), authority(&parts)?);
     head::check(&parts.headers, authority.as_deref())?;
+    worker.check_scheme(
+        &client.origin,
+        authority.as_deref(),
+        std::str::from_utf8(&target).unwrap_or("/"),
+    )?;
     let for_us = ForUs::of(&parts.headers)?;
     let bytes = |value: &Option<HeaderValue>| value.as_ref().map(|value| value.as_bytes().to_vec());
     let (server, to) = (bytes(&for_us.server), bytes(&for_us.to));
@@ -101,13 +106,15 @@ async fn forward(
     let who = client
         .identities
         .borrow_mut()
-        .admit(&worker.key, token, |who| worker.seat(client.listener, who))?
+        .admit(&worker.key, token, |who| {
+            worker.seat(client.origin.listener, who)
+        })?
         .clone();
     if let Some(passing) = passing {
         passing.caller(&who.text);
     }
     let asked = decide::Request {
-        listener: client.listener,
+        listener: client.origin.listener,
         caller: &who.caller,
         method: parts.method.as_str().as_bytes(),
         target: &target,
@@ -119,7 +126,7 @@ async fn forward(
         passing.route(&route);
     }
     let priority = for_us.priority.as_ref().map(HeaderValue::as_bytes);
-    let priority = Priority::of(priority, client.listener, &who.caller);
+    let priority = Priority::of(priority, client.origin.listener, &who.caller);
     let timeout = head::timeout(&parts.headers)?;
     if route.service.rules.is_some() {
         let asked = Asked {
@@ -127,7 +134,7 @@ async fn forward(
             method: parts.method.as_str().as_bytes(),
             target: &target,
             caller: &who.caller,
-            address: Some(client.address.ip()),
+            address: Some(client.origin.address.ip()),
             fields: &parts.headers,
             bare: route.bare,
         };
@@ -141,8 +148,8 @@ async fn forward(
     let onward = Onward {
         caller: &who.text,
         priority,
-        from_peer: client.listener == Listener::Peer,
-        client: client.address.ip(),
+        from_peer: client.origin.listener == Listener::Peer,
+        origin: &client.origin,
         authority: authority.as_deref(),
     };
     head::prepare(&mut parts.headers, &onward);
@@ -165,7 +172,7 @@ async fn forward(
         style,
         token: for_us.token,
         passing,
-        for_peer: client.listener == Listener::Peer,
+        for_peer: client.origin.listener == Listener::Peer,
     };
     exchange.run().await
 }

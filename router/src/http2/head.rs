@@ -1,6 +1,5 @@
 //! Heads on their way through: what is taken off, changed and added.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::header::{self, HeaderName};
@@ -10,6 +9,7 @@ use hydrant_contracts::{CorrelationId, Timeout, TraceParent, header as ours};
 
 use crate::http1::Way;
 use crate::names::{is_lookalike, is_only_in_heads};
+use crate::origin::Origin;
 use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal, Verdict, shown};
 use crate::rule;
@@ -47,6 +47,7 @@ const FOR_THIS_HOP: [HeaderName; 7] = [
     BROKEN,
     PRIORITY,
 ];
+const CLIENT_CERT: HeaderName = HeaderName::from_static(ours::CLIENT_CERT);
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -58,7 +59,7 @@ pub(super) struct Onward<'a> {
     pub(super) priority: Priority,
     /// Another node sent it. What it tells of the client is true, and goes on as it is.
     pub(super) from_peer: bool,
-    pub(super) client: IpAddr,
+    pub(super) origin: &'a Origin,
     pub(super) authority: Option<&'a str>,
 }
 
@@ -253,9 +254,13 @@ fn add_forwarded(headers: &mut HeaderMap, onward: &Onward<'_>) {
         .iter()
         .filter_map(|value| Some(value.to_str().ok()?.to_owned()))
         .collect();
-    hops.push(onward.client.to_string());
+    hops.push(onward.origin.address.ip().to_canonical().to_string());
     insert(headers, FORWARDED_FOR, &hops.join(", "));
-    insert(headers, FORWARDED_PROTO, "http");
+    insert(headers, FORWARDED_PROTO, onward.origin.scheme());
+    headers.remove(CLIENT_CERT);
+    if let Some(certificate) = &onward.origin.certificate {
+        insert(headers, CLIENT_CERT, certificate);
+    }
     if let Some(authority) = onward.authority {
         insert(headers, FORWARDED_HOST, authority);
     }

@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hydrant_contracts::{Identity, Instance, Server, TokenKey};
-use hydrant_router::{Config, InstanceStats, Limits, PeerConfig, PeerTls, Router, Table};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use hydrant_router::{
+    CertificateFiles, Config, InstanceStats, Limits, PeerConfig, PeerTls, Router, Table,
+};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::raw::{SECRET, Wire, instance};
@@ -28,6 +31,8 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let name = format!("authority {}", fastrand::u64(..));
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         Self {
@@ -56,6 +61,27 @@ impl Authority {
         files
     }
 
+    /// Signs a certificate and writes it with its key; `stem` names the files. One that is there is
+    /// replaced as careful people do: no reader sees half of it.
+    pub fn sign(&self, stem: &str, params: CertificateParams) -> CertificateFiles {
+        let files = CertificateFiles {
+            certificate: self.folder.path().join(format!("{stem}.pem")),
+            key: self.folder.path().join(format!("{stem}.key")),
+        };
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        replace(&files.certificate, &certificate.pem());
+        replace(&files.key, &key.serialize_pem());
+        files
+    }
+
+    /// The certificate of the authority itself, in a file.
+    pub fn file(&self) -> PathBuf {
+        let path = self.folder.path().join("authority.pem");
+        fs::write(&path, &self.pem).unwrap();
+        path
+    }
+
     /// Puts a new certificate and key in the place of those that are there.
     pub fn write(&self, files: &PeerTls, name: &str) {
         let key = KeyPair::generate().unwrap();
@@ -64,6 +90,12 @@ impl Authority {
         fs::write(&files.certificate, certificate.pem()).unwrap();
         fs::write(&files.key, key.serialize_pem()).unwrap();
     }
+}
+
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).unwrap();
+    fs::rename(new, path).unwrap();
 }
 
 /// All servers of a test.
@@ -80,6 +112,7 @@ impl Node {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let router = Router::start(Config {
             public: any,
+            secure: None,
             local: any,
             peer: Some(PeerConfig { listen, tls }),
             workers: 1,

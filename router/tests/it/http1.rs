@@ -793,6 +793,7 @@ fn a_port_in_use_is_noticed() {
     let first = router(&[]);
     let config = hydrant_router::Config {
         public: first.public_addr(),
+        secure: None,
         local: ([127, 0, 0, 1], 0).into(),
         peer: None,
         workers: 2,

@@ -36,6 +36,7 @@ pub fn router_with(limits: Limits, instances: &[Instance]) -> Router {
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let config = Config {
         public: any,
+        secure: None,
         local: any,
         peer: None,
         workers: 2,

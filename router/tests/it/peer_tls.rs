@@ -18,6 +18,7 @@ fn start_error(peer: PeerConfig) -> StartError {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let started = Router::start(Config {
         public: any,
+        secure: None,
         local: any,
         peer: Some(peer),
         workers: 1,

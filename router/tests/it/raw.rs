@@ -317,6 +317,7 @@ pub fn router_with(limits: Limits, workers: usize, addresses: &[SocketAddr]) -> 
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let router = Router::start(Config {
         public: any,
+        secure: None,
         local: any,
         peer: None,
         workers,

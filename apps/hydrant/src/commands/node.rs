@@ -31,11 +31,13 @@ fn line(node: &RunningNode) -> String {
         zone,
         ..
     } = node;
+    let tls = node.tls.map(|tls| format!(", tls {tls}"));
+    let tls = tls.unwrap_or_default();
     match node.peer {
-        Some(peer) => {
-            format!("server {server}, zone {zone}: public {public}, local {local}, peer {peer}\n")
-        }
-        None => format!("public {public}, local {local}\n"),
+        Some(peer) => format!(
+            "server {server}, zone {zone}: public {public}{tls}, local {local}, peer {peer}\n"
+        ),
+        None => format!("public {public}{tls}, local {local}\n"),
     }
 }
 
