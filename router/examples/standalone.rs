@@ -2,17 +2,21 @@
 //! `standalone PORT SERVICE=[h2:]PORT,… [others=SERVICESxPREFIXESxINSTANCES]`, as in
 //! `standalone 8080 api/bench=9001,9002 api/unary=h2:9003 others=1000x10x100`.
 //!
-//! It carries what a node's router carries: rules, counters, limits, ejection. The others are services that
+//! It carries what a node's router carries: rules, counters, limits, ejection, a log of some requests. The others are services that
 //! nobody asks, to make the table large.
 
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use hydrant_contracts::rules::{self, RuleSet, Signature};
 use hydrant_contracts::{Instance, InstanceState, PathPrefix, ServiceId, TokenKey};
-use hydrant_router::{Config, Limits, Router, Table};
+use hydrant_router::{Config, Limits, Router, Table, Tap};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// The share of all requests that has a line in the access log.
+const LOGGED: f64 = 0.01;
 
 const USAGE: &str = "standalone PORT SERVICE=[h2:]PORT,… [others=SERVICESxPREFIXESxINSTANCES]";
 
@@ -64,7 +68,23 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(hydrant_runtime::termination_signal())?;
+    router.taps().sample(LOGGED);
+    let tap = router.taps().sampled();
+    runtime.block_on(async {
+        tokio::select! {
+            ended = hydrant_runtime::termination_signal() => ended.map(|_| ()),
+            logged = log(tap) => logged,
+        }
+    })?;
+    Ok(())
+}
+
+/// Writes a line for each request of the share.
+async fn log(mut tap: Tap) -> io::Result<()> {
+    let mut output = io::stdout();
+    while let Some(heard) = tap.next().await {
+        writeln!(output, "{heard:?}")?;
+    }
     Ok(())
 }
 
