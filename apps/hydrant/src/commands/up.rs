@@ -148,9 +148,15 @@ impl Shown<'_> {
             }
         };
         let (hydrant, fleet) = (self.program(), self.fleet());
+        let tls = self
+            .node
+            .tls
+            .map(|tls| format!("tls     https://{tls}   the same\n  "));
+        let tls = tls.unwrap_or_default();
         format!(
             "{ready}\n\n  \
              public  http://{public}   the outside: tier api only\n  \
+             {tls}\
              local   http://{local}   services of this server, and you\n\
              {fleet}  \
              health  http://{local}/health\n  \

@@ -76,6 +76,11 @@ fn resilience() {
 }
 
 #[test]
+fn tls() {
+    check("docs/guide/tls.md", &["openssl", "curl"]);
+}
+
+#[test]
 fn rules() {
     check("docs/guide/rules.md", &["python3"]);
 }
