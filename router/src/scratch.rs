@@ -7,8 +7,11 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 
 use crate::stream::Stream;
 
-/// Smaller ones cost half as much again at bodies of 100 KB.
-const SIZE: usize = 64 * 1024;
+/// The most that is read at a time. Smaller ones cost half as much again at bodies of 100 KB.
+pub(crate) const SIZE: usize = 64 * 1024;
+/// How much is read with the head of an answer. Most answers fit; of a long one the rest is better moved inside
+/// the kernel than copied.
+pub(crate) const WITH_HEAD: usize = 16 * 1024;
 /// Buffers for requests under way that are kept for the next ones, and how large such a one is.
 const KEPT: usize = 256;
 const KEPT_CAPACITY: usize = 16 * 1024;
@@ -36,8 +39,18 @@ impl Scratch {
         stream: &mut Stream,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        self.poll_read_at_most(SIZE, stream, cx)
+    }
+
+    /// The same, but no more than `most`.
+    pub(crate) fn poll_read_at_most(
+        &self,
+        most: usize,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         let mut bytes = self.bytes.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut bytes);
+        let mut buffer = ReadBuf::new(&mut bytes[..most]);
         ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
@@ -45,11 +58,6 @@ impl Scratch {
     /// The first `count` bytes of the last read. Never held while the worker waits.
     pub(crate) fn bytes(&self, count: usize) -> Ref<'_, [u8]> {
         Ref::map(self.bytes.borrow(), |bytes| &bytes[..count])
-    }
-
-    /// Whether a read of `count` bytes filled it, so that more may be there.
-    pub(crate) fn is_full(count: usize) -> bool {
-        count == SIZE
     }
 
     /// An empty buffer for a request under way.

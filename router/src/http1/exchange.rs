@@ -17,7 +17,7 @@ use super::response::{Onward, ResponseHead, parse_response};
 use crate::clock::Moment;
 use crate::instance::{ErrorKind, InFlight, Live};
 use crate::refusal::Verdict;
-use crate::scratch::Scratch;
+use crate::scratch;
 use crate::splice::{MIN_LENGTH, Side, Splice};
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -411,12 +411,18 @@ impl<'x, 'l> Exchange<'x, 'l> {
 
     fn poll_read_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         let worker = self.worker;
-        let read = ready!(worker.scratch.poll_read(&mut self.upstream, cx));
+        let most = match self.download {
+            Download::Head if self.upstream.plain().is_some() => scratch::WITH_HEAD,
+            _ => scratch::SIZE,
+        };
+        let scratch = &worker.scratch;
+        let read = ready!(scratch.poll_read_at_most(most, &mut self.upstream, cx));
         let count = match read {
             Ok(count) if count > 0 => count,
             ended => return Poll::Ready(self.upstream_ended(ended.is_ok())),
         };
-        self.unsettled = Scratch::is_full(count) || self.upstream.reads_ahead();
+        // More may be there.
+        self.unsettled = count == most || self.upstream.reads_ahead();
         let bytes = worker.scratch.bytes(count);
         let outcome = match self.download {
             Download::Body(_) => self.forward_body(&bytes, cx),

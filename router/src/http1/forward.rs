@@ -188,12 +188,13 @@ impl RequestHead<'_> {
             let priority = forward.priority.as_str().as_bytes();
             push(out, &[b"hydrant-priority: ", priority, b"\r\n"]);
         }
-        // Writing to a vector cannot fail.
         if !self.traced {
-            let _ = write!(out, "traceparent: {}\r\n", TraceParent::generate());
+            let trace = TraceParent::generate().to_text();
+            push(out, &[b"traceparent: ", &trace, b"\r\n"]);
         }
         if !self.correlated {
-            let _ = write!(out, "correlation-id: {}\r\n", CorrelationId::generate());
+            let correlation = CorrelationId::generate_text();
+            push(out, &[b"correlation-id: ", &correlation, b"\r\n"]);
         }
     }
 }
