@@ -404,7 +404,7 @@ fn is_of_the_connection(error: &std::io::Error) -> bool {
 
 /// Above the limit a connection is closed at once: those that are open matter more.
 fn begin(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, door: &Door) {
-    if worker.connections.get() >= worker.limits.connections || stream.set_nodelay(true).is_err() {
+    if worker.connections.get() >= worker.limits.connections {
         return;
     }
     let (counted, worker) = (Counted::new(worker), Rc::clone(worker));

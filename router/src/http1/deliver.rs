@@ -321,11 +321,17 @@ fn break_off(exchange: &Exchange<'_, '_>) -> Then {
 fn finish(worker: &Worker, exchange: Exchange<'_, '_>, key: u64) -> Then {
     let (keep, close) = (exchange.keep, exchange.close);
     let (sent, unsettled) = (exchange.is_sent(), exchange.unsettled);
+    let is_last = exchange.is_last();
     let mut upstream = exchange.into_upstream();
     if let Some(limit) = keep.filter(|_| sent && !worker.is_draining())
         && (!unsettled || upstream.is_drained())
     {
         worker.pools.give(key, upstream, Moment::now(), limit);
     }
-    if close { Then::Linger } else { Then::Next }
+    match close {
+        // Nothing is left that a close would reset.
+        true if sent && is_last => Then::Close,
+        true => Then::Linger,
+        false => Then::Next,
+    }
 }

@@ -144,6 +144,12 @@ impl<'x, 'l> Exchange<'x, 'l> {
         exchange
     }
 
+    /// The client said that it sends no other request, and has sent nothing more. TLS says itself that it ends.
+    pub(super) fn is_last(&self) -> bool {
+        let client = &self.client;
+        !self.request.keep_alive && client.stash.is_empty() && client.stream.plain().is_some()
+    }
+
     /// Whether the whole request was sent to the instance.
     pub(super) fn is_sent(&self) -> bool {
         matches!(self.upload, Upload::Sent)

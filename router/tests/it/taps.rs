@@ -141,14 +141,16 @@ fn http2_is_told_alike() {
     }
     let backend = Backend::answering(|_| ok(&[b'x'; 300]));
     let (router, mut tap) = tapped(&[backend.address]);
-    let asked = |path: &str| {
+    let asked = |path: &str, body: &[&str]| {
         let url = format!("http://{}{path}", router.public_addr());
         let curl = std::process::Command::new("curl")
-            .args(["-s", "--http2-prior-knowledge", "-d", "body", &url])
+            .args(["-sS", "--http2-prior-knowledge", &url])
+            .args(body)
             .output();
-        assert!(curl.unwrap().status.success());
+        let curl = curl.unwrap();
+        assert!(curl.status.success(), "{path}: {curl:?}");
     };
-    asked("/api/t/a?b=c");
+    asked("/api/t/a?b=c", &["-d", "body"]);
     let passed = next(&mut tap);
     assert_eq!((&*passed.method, &*passed.target), ("POST", "/api/t/a?b=c"));
     assert_eq!(
@@ -165,7 +167,7 @@ fn http2_is_told_alike() {
         (55, 32)
     );
     assert!(passed.answered_after.unwrap() <= passed.duration);
-    asked("/api/nobody/");
+    asked("/api/nobody/", &[]);
     let passed = next(&mut tap);
     assert_eq!((passed.status, passed.failure), (404, "no_such_service"));
     assert_eq!(&*passed.caller, "outside");
