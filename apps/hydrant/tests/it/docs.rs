@@ -76,6 +76,11 @@ fn resilience() {
 }
 
 #[test]
+fn coming_from() {
+    check("docs/guide/coming-from.md", &["python3"]);
+}
+
+#[test]
 fn tls() {
     check("docs/guide/tls.md", &["openssl", "curl"]);
 }
