@@ -39,7 +39,17 @@ pub(super) struct Table {
     redact_patterns: Vec<Spanned<String>>,
     graphite: Option<Spanned<Graphite>>,
     splunk: Option<Splunk>,
-    access_log: Option<Spanned<f64>>,
+    access_log: Option<Spanned<Share>>,
+}
+
+/// `access_log = 0.01`
+#[derive(Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "`access_log` is a share of the requests: 0.01 is one in a hundred, 1 all"
+)]
+enum Share {
+    Number(f64),
 }
 
 /// `graphite = "host:2003"`, or a table.
@@ -175,8 +185,8 @@ fn headers(names: Vec<Spanned<String>>) -> Result<ClientHeaders, Mistake> {
 }
 
 /// Of all requests.
-fn share(given: Spanned<f64>) -> Result<f64, Mistake> {
-    let share = *given.get_ref();
+fn share(given: Spanned<Share>) -> Result<f64, Mistake> {
+    let Share::Number(share) = *given.get_ref();
     (0.0..=1.0)
         .contains(&share)
         .then_some(share)
@@ -312,7 +322,7 @@ mod tests {
             ("redact_patterns = [\"(\"]", "2:20", "unclosed group"),
             ("redact_patterns = [\"x*\"]", "2:20", "also nothing"),
             ("access_log = 5", "2:14", "0.01 is one in a hundred"),
-            ("access_log = true", "2:14", "expected a number"),
+            ("access_log = true", "2:14", "0.01 is one in a hundred"),
             ("graphite = \"host\"", "2:12", "as 10.0.0.1:2003"),
             ("graphite = 2003", "2:12", "is an address"),
             (
