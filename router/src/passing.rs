@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hydrant_contracts::{InstanceId, ServiceId, Version, header};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::{self, error::TryRecvError};
 
 use crate::clock::Moment;
 use crate::decide::{Listener, Route};
@@ -19,6 +19,8 @@ use crate::service::Instance;
 
 /// Requests that wait to be heard; who is slower misses some.
 const WAITING: usize = 4096;
+/// How often who listens looks whether there is something.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How much of a path is told, in bytes.
 const LONGEST_PATH: usize = 1024;
 /// Every request.
@@ -163,12 +165,18 @@ pub enum Heard {
 }
 
 impl Tap {
-    /// The next one; `None` when the router has ended.
+    /// The next one, at most a tenth of a second late; `None` when the router has ended.
+    ///
+    /// It looks now and then instead of being woken: to wake it for each would cost the router's thread a call of the
+    /// system, and on a busy machine its turn.
     pub async fn next(&mut self) -> Option<Heard> {
-        match self.told.recv().await {
-            Ok(passed) => Some(Heard::Passed(passed)),
-            Err(RecvError::Lagged(count)) => Some(Heard::Missed(count)),
-            Err(RecvError::Closed) => None,
+        loop {
+            match self.told.try_recv() {
+                Ok(passed) => return Some(Heard::Passed(passed)),
+                Err(TryRecvError::Lagged(count)) => return Some(Heard::Missed(count)),
+                Err(TryRecvError::Closed) => return None,
+                Err(TryRecvError::Empty) => tokio::time::sleep(LOOK_EVERY).await,
+            }
         }
     }
 }
