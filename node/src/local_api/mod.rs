@@ -229,6 +229,6 @@ mod tests {
         };
         assert!(has("hydrant.v1.Registry/RegisterInstance", false));
         assert!(has("hydrant.v1.State/Get", true));
-        assert_eq!(methods.len(), 31);
+        assert_eq!(methods.len(), 32);
     }
 }
