@@ -38,10 +38,7 @@ pub(crate) async fn run(global: &Global, args: &TopArgs, output: &Output) -> Res
             output.text(ANEW)?;
         }
         let errors = before.since(&instances, tokio::time::Instant::now());
-        output.table_or(
-            &table(&instances, &errors),
-            "no instance has had a request\n",
-        )?;
+        output.table_or(&table(&instances, &errors), "no instance matches\n")?;
         print_notes(unheard.iter().map(Unheard::note), output)?;
         if left > 0 && !std::io::stdout().is_terminal() {
             output.text("\n")?;
