@@ -41,17 +41,17 @@ pub struct Passed {
     pub client: Option<IpAddr>,
     /// Who called, as proved; empty when its token is wrong.
     pub caller: String,
-    /// Where it came in.
+    /// It came in at the local listener; else at the public one.
     pub local: bool,
     /// The service that was addressed, if it is one of the fleet's.
     pub service: Option<ServiceId>,
     /// The endpoint of it.
     pub endpoint: String,
-    /// The instance that it was sent to last, and that instance's version and server.
+    /// The instance that it was sent to last.
     pub instance: Option<InstanceId>,
-    /// As `1.2.0`.
+    /// The version of that instance.
     pub version: Option<Version>,
-    /// The name of the server.
+    /// The server on which that instance runs; empty without one.
     pub server: String,
     /// To how many instances it was sent.
     pub attempts: u32,

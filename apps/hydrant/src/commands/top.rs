@@ -15,6 +15,8 @@ use crate::servers::{self, Servers, Unheard, print_notes};
 
 /// From the upper left corner, and nothing stays of what stood below.
 const ANEW: &str = "\x1b[H\x1b[J";
+/// Faster nobody can read.
+const SHORTEST: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Shows what the routers of the fleet see, until it is ended.
 pub(crate) async fn run(global: &Global, args: &TopArgs, output: &Output) -> Result<()> {
@@ -46,9 +48,6 @@ pub(crate) async fn run(global: &Global, args: &TopArgs, output: &Output) -> Res
     }
     Ok(())
 }
-
-/// Faster nobody can read.
-const SHORTEST: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// How many requests of each instance had failed when it was last looked.
 #[derive(Default)]
@@ -98,13 +97,10 @@ fn table(all: &[Summed], errors: &BTreeMap<String, f64>) -> Table {
         services.entry(service).or_default().push(&one.all);
     }
     for (service, instances) in &services {
-        let versions: BTreeMap<_, Vec<_>> = instances.iter().fold(
-            BTreeMap::new(),
-            |mut versions: BTreeMap<&str, Vec<_>>, one| {
-                versions.entry(&one.version).or_default().push(*one);
-                versions
-            },
-        );
+        let mut versions: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for one in instances {
+            versions.entry(&one.version).or_default().push(*one);
+        }
         table.row(sum(service, &only(versions.keys()), instances, errors));
         for (version, instances) in &versions {
             if versions.len() > 1 {
