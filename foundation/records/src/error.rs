@@ -4,6 +4,8 @@ use hydrant_contracts::{Code, Error, Fault};
 
 use crate::config::InvalidUrl;
 
+const LATE: &str = "the database did not answer in time";
+
 /// What kind of failure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -62,7 +64,15 @@ impl RecordsError {
     }
 
     pub(crate) fn late() -> Self {
-        Self::unavailable("the database did not answer in time")
+        Self::unavailable(LATE)
+    }
+
+    /// What tells more: the failure before, when this one says no more than that the time was over.
+    pub(crate) fn or_before(self, before: Option<Self>) -> Self {
+        match before {
+            Some(before) if self.message == LATE => before,
+            _ => self,
+        }
     }
 
     pub(crate) fn uncertain() -> Self {

@@ -69,6 +69,8 @@ pub struct Attempts<'r> {
     deadline: Instant,
     waits: Backoff,
     turn: Option<OwnedMutexGuard<()>>,
+    /// Why the attempt before this one could not begin.
+    before: Option<RecordsError>,
 }
 
 impl Records {
@@ -89,6 +91,7 @@ impl Records {
             deadline: Instant::now() + self.deadline(),
             waits: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             turn: None,
+            before: None,
         }
     }
 }
@@ -97,10 +100,14 @@ impl Attempts<'_> {
     /// Begins a transaction, as often as it takes.
     pub async fn begin(&mut self) -> Result<Transaction, RecordsError> {
         loop {
-            match self.try_begin().await {
-                Err(error) if error.is_passing() && self.wait().await => {}
-                begun => return begun,
+            let error = match self.try_begin().await {
+                Ok(begun) => return Ok(begun),
+                Err(error) => error.or_before(self.before.take()),
+            };
+            if !error.is_passing() || !self.wait().await {
+                return Err(error);
             }
+            self.before = Some(error);
         }
     }
 

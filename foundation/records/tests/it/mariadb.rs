@@ -186,6 +186,24 @@ async fn a_server_that_is_away_or_frozen_is_unavailable_in_time() {
     patient.ping().await.unwrap();
 }
 
+/// A server that fails at first and then says nothing: what it failed with is what helps.
+#[tokio::test]
+async fn a_time_out_does_not_hide_what_went_wrong_before() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("mysql://user@{}/db", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        drop(listener.accept().await);
+        let silent = listener.accept().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        drop(silent);
+    });
+    let mut config = Config::new(&url).unwrap();
+    config.deadline = Duration::from_secs(2);
+    let told = Records::open(config).ping().await.unwrap_err();
+    assert_eq!(told.kind(), Kind::Unavailable);
+    assert!(!told.to_string().contains("in time"), "{told}");
+}
+
 #[tokio::test]
 async fn a_password_that_was_changed_is_read_again() {
     let Some(server) = own(Options::default()) else {
