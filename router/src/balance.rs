@@ -198,6 +198,12 @@ pub fn choose<'s>(
     })
 }
 
+/// Whether one is left that is well and has room.
+pub(crate) fn is_left(route: &Route<'_>, tried: &Tried, chooser: Chooser) -> bool {
+    let mut all = route.candidates().into_iter().flatten();
+    all.any(|instance| verdict(instance, tried, chooser).is_eligible())
+}
+
 /// What would be chosen; it changes nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pick<'s> {

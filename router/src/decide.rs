@@ -122,6 +122,26 @@ impl<'s> Route<'s> {
         })
     }
 
+    /// Goes to another path of the service, which is looked at as if it had been asked for. A rule says where to.
+    pub(crate) fn rewrite(&mut self, target: &[u8], method: &[u8]) -> Result<(), Refusal> {
+        let path = path::checked(target)?;
+        let own = addressed(path).filter(|(tier, name, _)| {
+            let id = &self.service.id;
+            (id.tier, id.name.as_str().as_bytes()) == (*tier, *name)
+        });
+        let Some((_, _, rest)) = own else {
+            return Err(no_such_path(path));
+        };
+        let endpoint = find_endpoint(self.service, path, rest)?;
+        if endpoint.candidates.is_empty() {
+            return Err(no_instance(&self.service.id));
+        }
+        self.endpoint = endpoint;
+        self.bare = false;
+        self.repeatable = is_idempotent(method) || endpoint.is_repeatable_at(path);
+        Ok(())
+    }
+
     /// The rule that led here, for people.
     pub fn rule(&self) -> String {
         let (service, name) = (&self.service.id, &self.endpoint.name);

@@ -9,6 +9,7 @@ use crate::identity::Identities;
 use crate::peer::{Nearness, Reach};
 use crate::priority::Priority;
 use crate::refusal::Refusal;
+use crate::retry::Plan;
 use crate::rule;
 use crate::service::Instance;
 use crate::snapshot::Snapshot;
@@ -130,19 +131,21 @@ pub fn explain(
         fields: request,
         bare: route.bare,
     };
-    let elsewhere = rule::judge(&mut route, &asked, rng);
+    let judged = rule::judge(&mut route, &asked, rng);
+    let rewritten = judged.as_ref().ok().and_then(Option::as_deref);
     let thought = Thought {
         snapshot,
         route: &route,
+        target: rewritten.unwrap_or(request.path.as_bytes()),
         chooser,
     };
-    let mut explanation = thought.explanation(request, who.text.to_string(), rng);
+    let mut explanation = thought.explanation(who.text.to_string(), rng);
     let chosen = explanation.chosen.as_ref();
     let chosen = chosen.and_then(|id| route.service.instance(&id.parse().ok()?));
     explanation.rules = rule::verdicts(&route, &asked, chosen.map(|chosen| &**chosen));
-    match elsewhere {
-        Some(elsewhere) => explanation.instead(elsewhere),
-        None => explanation,
+    match judged {
+        Err(elsewhere) => explanation.instead(elsewhere),
+        Ok(_) => explanation,
     }
 }
 
@@ -190,16 +193,13 @@ impl Explanation {
 struct Thought<'a> {
     snapshot: &'a Snapshot,
     route: &'a Route<'a>,
+    /// The path and query that it goes on with.
+    target: &'a [u8],
     chooser: Chooser,
 }
 
 impl Thought<'_> {
-    fn explanation(
-        &self,
-        request: &Request,
-        caller: String,
-        rng: &mut fastrand::Rng,
-    ) -> Explanation {
+    fn explanation(&self, caller: String, rng: &mut fastrand::Rng) -> Explanation {
         let (route, tried) = (self.route, Tried::default());
         let preferred = route.preferred(&tried, self.chooser);
         let picked = balance::pick(&preferred, &tried, self.chooser, rng);
@@ -214,7 +214,7 @@ impl Thought<'_> {
             None => &route.service.instances,
         };
         let upstream_path = chosen.map_or(String::new(), |instance| {
-            let (_, seen) = route.split(request.path.as_bytes(), instance);
+            let (_, seen) = route.split(self.target, instance);
             String::from_utf8_lossy(seen).into_owned()
         });
         Explanation {
@@ -283,8 +283,15 @@ fn exclusion(
 
 fn on_failure(route: &Route<'_>, refused: bool) -> String {
     let others = route.candidate_count().saturating_sub(1);
+    let plan = Plan::of(route);
     let repeat = if refused {
         return "nothing is sent; instances that refuse are asked again within 5 seconds".into();
+    } else if let Some(retry) = route.retry() {
+        let unsafe_too = match route.repeatable {
+            true => "",
+            false => ", and only before it was sent, since a repeat is not safe",
+        };
+        return format!("by a rule it is {retry}, within the retry budget{unsafe_too}");
     } else if others == 0 {
         return "there is no other instance: the failure is answered with 502 or 503".into();
     } else if route.repeatable {
@@ -292,7 +299,7 @@ fn on_failure(route: &Route<'_>, refused: bool) -> String {
     } else {
         "a failure before the request was sent"
     };
-    let limit = match others.min(Tried::MOST - 1) {
+    let limit = match others.min(plan.tries - 1) {
         1 => "once".to_owned(),
         limit => format!("at most {limit} times"),
     };

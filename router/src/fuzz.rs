@@ -23,6 +23,7 @@ const FORWARD: Forward<'static> = Forward {
     caller: "outside",
     priority: crate::priority::Priority::Normal,
     from_peer: false,
+    target: None,
     changes: None,
 };
 

@@ -33,6 +33,7 @@ mod peer;
 mod priority;
 mod probe;
 mod refusal;
+mod retry;
 mod rule;
 mod scratch;
 mod service;

@@ -14,7 +14,7 @@ use super::deliver::deliver;
 use super::forward::{Forward, Way};
 use super::head::{HeadError, MAX_HEAD, RequestHead, fields, parse_request};
 use super::refuse::{Form, answer, style_of};
-use super::request::Request;
+use super::request::{Patience, Request};
 use crate::alarms::Alarm;
 use crate::balance::Tried;
 use crate::decide::{self, Listener, Route, decide};
@@ -24,6 +24,7 @@ use crate::origin::Origin;
 use crate::passing::{self, Passing};
 use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal};
+use crate::retry::Plan;
 use crate::rule::{self, Asked};
 use crate::service::Instance;
 use crate::snapshot::Snapshot;
@@ -332,6 +333,7 @@ fn accept<'s>(
     if let Some(passing) = &client.passing {
         passing.route(&route);
     }
+    let mut rewritten = None;
     if route.service.rules.is_some() {
         let asked = Asked {
             host: head.host,
@@ -342,7 +344,10 @@ fn accept<'s>(
             fields: head,
             bare: route.bare,
         };
-        rule::apply(&mut route, &asked, worker)?;
+        rewritten = rule::apply(&mut route, &asked, worker)?;
+    }
+    if let (Some(passing), Some(_)) = (&client.passing, &rewritten) {
+        passing.route(&route);
     }
     let priority = Priority::of(head.priority, client.listener, &who.caller);
     let instance = worker.choose(&route, &Tried::default(), priority)?;
@@ -350,7 +355,9 @@ fn accept<'s>(
     if let Some(ruled) = &route.ruled {
         ruled.count(worker.index, instance);
     }
-    let (way, path) = Way::to(&route, instance, head.path.as_bytes(), head.token);
+    let target = rewritten.as_deref();
+    let sees = target.unwrap_or(head.path.as_bytes());
+    let (way, path) = Way::to(&route, instance, sees, head.token);
     let forward = Forward {
         way,
         client: &client.address_text,
@@ -360,6 +367,7 @@ fn accept<'s>(
         caller: &who.text,
         priority,
         from_peer: client.listener == Listener::Peer,
+        target,
         changes: rule.and_then(|rule| rule.request_changes()),
     };
     let mut out = worker.scratch.take_buffer();
@@ -388,6 +396,7 @@ fn accept<'s>(
         rule: rule.filter(|rule| rule.answer_changes().is_some()).cloned(),
         deadline: shorter(head.timeout, rule.and_then(|rule| rule.timeout()))
             .map(|timeout| Box::pin(tokio::time::sleep(timeout))),
+        patience: (Plan::of(&route).per_try).map(|span| Box::new(Patience::new(span))),
     };
     Ok(Accepted {
         route,

@@ -16,6 +16,7 @@ use crate::decide::{Listener, Route};
 use crate::instance::{ErrorKind, InFlight, Live};
 use crate::peer::Peer;
 use crate::refusal::{Reason, Refusal, Unsent, Verdict};
+use crate::retry::{Plan, Tries};
 use crate::service::Instance;
 use crate::stream::Stream;
 use crate::tls::Protocol;
@@ -32,6 +33,8 @@ enum Attempt {
     /// The instance failed, or the way to it, and the client knows nothing of it; what it is told
     /// when nothing else helps.
     Failed(ErrorKind, Refusal),
+    /// By a rule another instance shall answer, and the budget has it.
+    Unwanted(Refusal),
     /// The client's body is malformed, or came too late.
     Refused(Refusal),
 }
@@ -48,9 +51,11 @@ pub(super) async fn deliver(worker: &Worker, client: &mut Client, accepted: Acce
     budget.request(Moment::now());
     let mut tried = Tried::default();
     tried.add(instance);
-    let mut attempted = attempt(worker, client, &route, instance, &mut request, false).await;
+    let plan = Plan::of(&route);
+    let mut attempted = attempt(worker, client, &route, instance, &mut request, &tried).await;
     let refusal = loop {
-        let (kind, refusal) = match attempted {
+        let untouched = request.is_untouched();
+        let (allowed, refusal) = match attempted {
             Attempt::Over(then) => {
                 worker
                     .scratch
@@ -61,12 +66,15 @@ pub(super) async fn deliver(worker: &Worker, client: &mut Client, accepted: Acce
             Attempt::Failed(kind, refusal) if client.listener == Listener::Peer => {
                 break tell_first_node(kind, refusal, &request);
             }
-            Attempt::Failed(kind, refusal) => (kind, refusal),
+            Attempt::Failed(kind, refusal) => {
+                let allowed = plan.covers(kind, request.gave_up())
+                    && plan.has_more(&tried)
+                    && (untouched
+                        || (request.may_be_repeated() && budget.take_retry(Moment::now())));
+                (allowed, refusal)
+            }
+            Attempt::Unwanted(refusal) => (true, refusal),
         };
-        let untouched = request.is_untouched();
-        let allowed = kind != ErrorKind::Timeout
-            && !tried.is_full()
-            && (untouched || (request.may_be_repeated() && budget.take_retry(Moment::now())));
         if !allowed {
             break refusal;
         }
@@ -80,7 +88,7 @@ pub(super) async fn deliver(worker: &Worker, client: &mut Client, accepted: Acce
         };
         tried.add(next);
         request.readdress(&route, next, client.identities.token());
-        attempted = attempt(worker, client, &route, next, &mut request, true).await;
+        attempted = attempt(worker, client, &route, next, &mut request, &tried).await;
     };
     form.close |= !request.body.is_done() || refusal.reason == Reason::BadRequest;
     refuse(worker, client, refusal, form).await
@@ -138,7 +146,7 @@ async fn attempt(
     route: &Route<'_>,
     instance: &Arc<Instance>,
     request: &mut Request,
-    is_retry: bool,
+    tried: &Tried,
 ) -> Attempt {
     let (live, now) = (&*instance.live, Moment::now());
     let mut in_flight = InFlight::begin(live, worker.index, route.endpoint.id, now)
@@ -146,8 +154,11 @@ async fn attempt(
     if let Some(passing) = &client.passing {
         passing.sent_to(instance);
     }
-    if is_retry {
+    if tried.len() > 1 {
         in_flight.is_retry();
+    }
+    if let Some(patience) = &mut request.patience {
+        patience.begin();
     }
     let peer = instance.reach.peer().map(|peer| &**peer);
     request.afar = peer.is_some();
@@ -166,7 +177,8 @@ async fn attempt(
         if client.listener == Listener::Peer && !tell_reached(worker, client, request).await {
             return Attempt::Over(Then::Close);
         }
-        let mut exchange = Exchange::new(worker, client, request, &mut in_flight, upstream);
+        let tries = Tries { route, tried };
+        let mut exchange = Exchange::new(worker, client, request, tries, &mut in_flight, upstream);
         let end = poll_fn(|cx| exchange.poll(cx)).await;
         // A connection that the instance closed while it was idle says nothing about the
         // instance: a fresh one to it tells.
@@ -180,6 +192,13 @@ async fn attempt(
                 heard(peer, worker);
                 finish(worker, exchange, key);
                 return failed_there(&in_flight, instance, request, verdict);
+            }
+            End::Unwanted => {
+                heard(peer, worker);
+                finish(worker, exchange, key);
+                let id = &instance.info.id;
+                let message = format!("{id} answered what a rule does not want, and no other did");
+                return Attempt::Unwanted(Refusal::new(Reason::UpstreamFailed, message));
             }
             End::Upgraded => {
                 heard(peer, worker);
@@ -295,13 +314,13 @@ async fn connect_in_time(
             None => connect(instance.live.address(), worker.limits.connect).await,
         }
     };
-    let connected = match &mut request.deadline {
-        None => connected.await,
-        Some(deadline) => {
+    let connected = match request.deadline.is_some() || request.patience.is_some() {
+        false => connected.await,
+        true => {
             tokio::select! {
                 biased;
                 connected = connected => connected,
-                () = Pin::new(deadline) => return Err(ErrorKind::Timeout),
+                () = poll_fn(|cx| request.poll_late(cx)) => return Err(ErrorKind::Timeout),
             }
         }
     };

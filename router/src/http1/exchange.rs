@@ -17,6 +17,7 @@ use super::response::{Onward, ResponseHead, parse_response};
 use crate::clock::Moment;
 use crate::instance::{ErrorKind, InFlight, Live};
 use crate::refusal::Verdict;
+use crate::retry::Tries;
 use crate::scratch;
 use crate::splice::{MIN_LENGTH, Side, Splice};
 use crate::stream::Stream;
@@ -42,6 +43,8 @@ pub(super) enum End {
     /// The node of another server tells what became of it at its instance. None of its answer was
     /// forwarded.
     There(Verdict),
+    /// The instance answered, and by a rule another one is asked instead. None of the answer was forwarded.
+    Unwanted,
     /// It failed while the answer was forwarded.
     Broken(ErrorKind),
     /// The client's body is malformed: how. None of the answer was forwarded.
@@ -85,6 +88,7 @@ pub(super) struct Exchange<'x, 'l> {
     worker: &'x Worker,
     client: &'x mut Client,
     request: &'x mut Request,
+    tries: Tries<'x>,
     in_flight: &'x mut InFlight<&'l Live>,
     pub(super) upstream: Stream,
     upload: Upload,
@@ -117,6 +121,7 @@ impl<'x, 'l> Exchange<'x, 'l> {
         worker: &'x Worker,
         client: &'x mut Client,
         request: &'x mut Request,
+        tries: Tries<'x>,
         in_flight: &'x mut InFlight<&'l Live>,
         upstream: Stream,
     ) -> Self {
@@ -125,6 +130,7 @@ impl<'x, 'l> Exchange<'x, 'l> {
             worker,
             client,
             request,
+            tries,
             in_flight,
             upstream,
             upload: Upload::Sending,
@@ -174,7 +180,19 @@ impl<'x, 'l> Exchange<'x, 'l> {
         {
             return Poll::Ready(self.late());
         }
+        if self.request.patience.is_some() && self.poll_patience(cx).is_ready() {
+            return Poll::Ready(End::Failed(ErrorKind::Timeout));
+        }
         Poll::Pending
+    }
+
+    /// Ready when this attempt is given up. One whose answer has begun is not.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.forwarded || !matches!(self.download, Download::Head) {
+            return Poll::Pending;
+        }
+        let client_is_slow = self.awaits_body();
+        self.request.poll_patience(cx, client_is_slow)
     }
 
     /// Time is up: who let the other wait?
@@ -529,7 +547,13 @@ impl<'x, 'l> Exchange<'x, 'l> {
             .verdict
             .filter(|_| self.request.afar && !self.forwarded)
         {
-            return Err(Stop(self.told(head, behind, verdict)));
+            self.throw_away(head, behind);
+            return Err(Stop(End::There(verdict)));
+        }
+        if self.is_unwanted(head.status) {
+            self.in_flight.answered(head.status, Moment::now());
+            self.throw_away(head, behind);
+            return Err(Stop(End::Unwanted));
         }
         self.until_close = head.framing == Framing::UntilClose;
         self.unchunk = head.framing == Framing::Chunked && !self.request.http11;
@@ -565,14 +589,22 @@ impl<'x, 'l> Exchange<'x, 'l> {
         Ok(())
     }
 
-    /// A node says that its instance has not answered: that is for us, and not for the client.
-    fn told(&mut self, head: &ResponseHead<'_>, behind: &[u8], verdict: Verdict) -> End {
+    /// By a rule another instance is asked after this status, and one can be.
+    fn is_unwanted(&self, status: u16) -> bool {
+        let tries = &self.tries;
+        tries.cover_status(status)
+            && !self.forwarded
+            && self.request.may_be_repeated()
+            && tries.take_another(self.worker, self.request.priority)
+    }
+
+    /// An answer that is not for the client. The connection stays where all of it is there.
+    fn throw_away(&mut self, head: &ResponseHead<'_>, behind: &[u8]) {
         let mut body = Body::new(head.framing, false);
         let is_whole = body.scan(behind, None) == Ok(behind.len()) && body.is_done();
         if is_whole && head.keep_alive && self.is_sent() {
             self.keep = Some(self.keep_for(head.keep_alive_seconds));
         }
-        End::There(verdict)
     }
 
     /// How long the instance keeps an idle connection, less a second for the way.

@@ -33,6 +33,8 @@ pub struct Forward<'a> {
     pub priority: Priority,
     /// Another node sent it. What it tells of the client is true, and goes on as it is.
     pub from_peer: bool,
+    /// The path and query that a rule has put in the place of those that came.
+    pub target: Option<&'a [u8]>,
     /// What a rule changes.
     pub changes: Option<&'a HeaderChanges>,
 }
@@ -97,7 +99,8 @@ impl RequestHead<'_> {
     /// Tells where the lines of the way are.
     pub fn write(&self, bytes: &[u8], forward: &Forward<'_>, out: &mut Vec<u8>) -> Range<usize> {
         out.reserve(self.len + 384);
-        let path = &self.path.as_bytes()[forward.way.cut.len()..];
+        let target = forward.target.unwrap_or(self.path.as_bytes());
+        let path = &target[forward.way.cut.len()..];
         push(out, &[self.method.as_bytes(), b" ", path, b" HTTP/1.1\r\n"]);
         let mut dropped = self.dropped;
         if !forward.from_peer {
@@ -234,6 +237,7 @@ mod tests {
         caller: "outside",
         priority: Priority::Normal,
         from_peer: false,
+        target: None,
         changes: None,
     };
     const CONTEXT: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\ncorrelation-id: c1\r\n";

@@ -1,8 +1,11 @@
 //! A request on its way to an instance: what is needed to send it, and to send it again.
 
+use std::future::Future as _;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use super::body::Body;
 use super::forward::Way;
@@ -55,9 +58,70 @@ pub(super) struct Request {
     pub(super) rule: Option<Arc<Compiled>>,
     /// When the caller waits no longer.
     pub(super) deadline: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// How long one attempt may wait, where a rule says so.
+    pub(super) patience: Option<Box<Patience>>,
+}
+
+/// How long an attempt waits for the head of an answer.
+#[derive(Debug)]
+pub(super) struct Patience {
+    span: Duration,
+    until: Pin<Box<tokio::time::Sleep>>,
+    /// This attempt has had all of it.
+    over: bool,
+}
+
+impl Patience {
+    pub(super) fn new(span: Duration) -> Self {
+        let until = Box::pin(tokio::time::sleep(span));
+        let over = false;
+        Self { span, until, over }
+    }
+
+    /// It begins anew.
+    pub(super) fn begin(&mut self) {
+        self.over = false;
+        let until = tokio::time::Instant::now() + self.span;
+        self.until.as_mut().reset(until);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.over = self.until.as_mut().poll(cx).is_ready();
+        match self.over {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
 }
 
 impl Request {
+    /// Ready when the caller, or this attempt, waits no longer.
+    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.deadline.as_mut();
+        if deadline.is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(());
+        }
+        self.poll_patience(cx, false)
+    }
+
+    /// Ready when this attempt waits no longer. It begins anew as long as the client is the slow one.
+    pub(super) fn poll_patience(&mut self, cx: &mut Context<'_>, client_is_slow: bool) -> Poll<()> {
+        let Some(patience) = &mut self.patience else {
+            return Poll::Pending;
+        };
+        ready!(patience.poll(cx));
+        if client_is_slow {
+            patience.begin();
+            return patience.poll(cx);
+        }
+        Poll::Ready(())
+    }
+
+    /// This attempt has had its time, and the caller still waits.
+    pub(super) fn gave_up(&self) -> bool {
+        self.patience.as_ref().is_some_and(|patience| patience.over)
+    }
+
     /// Keeps more of the body, if it can still be needed and the limit allows; else everything
     /// that was sent is forgotten, and this must be sent straight on.
     pub(super) fn keep(&mut self, bytes: &[u8]) -> bool {
@@ -240,6 +304,7 @@ mod tests {
                 caller: "outside",
                 priority: Priority::Normal,
                 from_peer: false,
+                target: None,
                 changes: None,
             };
             let mut bytes = Vec::new();
@@ -269,6 +334,7 @@ mod tests {
                 has_token: true,
                 rule: None,
                 deadline: None,
+                patience: None,
             };
             for next in all.iter().chain(all.iter().rev()) {
                 request.readdress(&route, next, Some(b"t"));

@@ -75,6 +75,11 @@ impl Upload {
         self.0.borrow().replayable
     }
 
+    /// Whether the client has sent all of it.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.borrow().is_over()
+    }
+
     /// The body for the next attempt; an earlier one gets nothing more.
     pub(super) fn attempt(self: &Rc<Self>, sent: &Sent) -> Attempt {
         let mut state = self.0.borrow_mut();

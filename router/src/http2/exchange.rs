@@ -26,6 +26,7 @@ use crate::instance::{ErrorKind, InFlight};
 use crate::passing::{self, Passing};
 use crate::priority::Priority;
 use crate::refusal::{Reason, Refusal, Unsent, Verdict};
+use crate::retry::{Plan, Tries};
 use crate::rule::{self, Asked};
 use crate::service::Instance;
 use crate::upstream::SILENCE;
@@ -48,6 +49,20 @@ struct Exchange<'a> {
     passing: Option<&'a Rc<Passing>>,
     /// Another node sent it, and chooses the instances.
     for_peer: bool,
+}
+
+/// Why the client gets no answer of an attempt.
+enum Miss {
+    /// By a rule another instance shall answer, and the budget has it.
+    Unwanted,
+    Failed(Failure),
+}
+
+/// Who waits no longer.
+enum Late {
+    Caller,
+    /// This attempt alone.
+    Try,
 }
 
 /// Answers one request.
@@ -128,6 +143,7 @@ async fn forward(
     let priority = for_us.priority.as_ref().map(HeaderValue::as_bytes);
     let priority = Priority::of(priority, client.origin.listener, &who.caller);
     let timeout = head::timeout(&parts.headers)?;
+    let mut rewritten = None;
     if route.service.rules.is_some() {
         let asked = Asked {
             host: authority.as_deref(),
@@ -138,7 +154,10 @@ async fn forward(
             fields: &parts.headers,
             bare: route.bare,
         };
-        rule::apply(&mut route, &asked, worker)?;
+        rewritten = rule::apply(&mut route, &asked, worker)?;
+    }
+    if let (Some(passing), Some(_)) = (passing, &rewritten) {
+        passing.route(&route);
     }
     let rule = route.ruled.map(|ruled| ruled.compiled);
     let timeout = timeout
@@ -163,7 +182,7 @@ async fn forward(
         worker,
         route,
         parts,
-        target,
+        target: rewritten.unwrap_or(target),
         authority,
         upload: Upload::new(body, active),
         active: Rc::clone(active),
@@ -183,43 +202,74 @@ impl Exchange<'_> {
         let budget = self.route.service.live.budget(self.worker.index);
         budget.request(Moment::now());
         let mut tried = Tried::default();
+        let mut late = None;
         loop {
             // While an attempt failed, other instances may have come.
             let snapshot = self.worker.snapshot();
             let route = self.route.renewed(&snapshot).unwrap_or(self.route);
-            let instance = self.worker.choose(&route, &tried, self.priority)?;
+            let chosen = self.worker.choose(&route, &tried, self.priority);
+            let instance = chosen.map_err(|none_left| late.take().unwrap_or(none_left))?;
             if let Some(ruled) = route.ruled.filter(|_| tried.is_empty()) {
                 ruled.count(self.worker.index, instance);
             }
+            tried.add(instance);
             let failure = match self.attempt(&route, instance, &tried).await? {
                 Ok(response) => return Ok(response),
-                Err(failure) => failure,
+                Err(Miss::Unwanted) => continue,
+                Err(Miss::Failed(failure)) => failure,
             };
             if self.for_peer {
                 return Err(tell_first_node(self.failed(instance, &failure), &failure));
             }
-            tried.add(instance);
-            let again = self.may_repeat(&failure) && !tried.is_full();
+            let plan = Plan::of(&route);
+            let again = plan.covers(failure.kind, true)
+                && plan.has_more(&tried)
+                && self.may_repeat(&failure);
             if !again || !budget.take_retry(Moment::now()) {
                 return Err(self.failed(instance, &failure));
+            }
+            if failure.kind == ErrorKind::Timeout {
+                late = Some(self.failed(instance, &failure));
             }
         }
     }
 
-    /// The outer error ends the exchange; the inner one may let another instance try.
+    /// Within the deadline, and within the time of a try where a rule says one. That begins anew as long as the client
+    /// is the slow one.
+    async fn in_time<T>(
+        &self,
+        per_try: Option<Duration>,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Late> {
+        let longest = || Instant::now() + self.longest_wait();
+        let until = self.deadline.unwrap_or_else(longest);
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            let own = per_try.map(|span| Instant::now() + span);
+            let own = own.filter(|own| *own < until);
+            match tokio::time::timeout_at(own.unwrap_or(until), &mut answer).await {
+                Ok(answer) => return Ok(answer),
+                Err(_) if own.is_none() => return Err(Late::Caller),
+                Err(_) if self.upload.is_over() => return Err(Late::Try),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The outer error ends the exchange; after the inner one another instance may try. `tried` has the instance already.
     async fn attempt(
         &self,
         route: &Route<'_>,
         instance: &Instance,
         tried: &Tried,
-    ) -> Result<Result<Response<AnswerBody>, Failure>, Refusal> {
+    ) -> Result<Result<Response<AnswerBody>, Miss>, Refusal> {
         let (live, endpoint) = (Arc::clone(&instance.live), route.endpoint.id);
         let in_flight = InFlight::begin(live, self.worker.index, endpoint, Moment::now());
         let sent: Sent = Rc::new(in_flight.watched(self.passing));
         if let Some(passing) = self.passing {
             passing.sent_to(instance);
         }
-        if !tried.is_empty() {
+        if tried.len() > 1 {
             sent.is_retry();
         }
         let began = Instant::now();
@@ -233,16 +283,17 @@ impl Exchange<'_> {
             limits: &self.worker.limits,
         };
         let answer = self.worker.http2.pool.send(to, request);
-        let until = self
-            .deadline
-            .unwrap_or_else(|| Instant::now() + self.longest_wait());
-        match tokio::time::timeout_at(until, answer).await {
-            Err(_) => {
+        let per_try = Plan::of(route).per_try;
+        match self.in_time(per_try, answer).await {
+            Err(late) => {
                 if let Some(peer) = peer.filter(|_| began.elapsed() >= SILENCE) {
                     peer.silent(self.worker.index, Moment::now());
                 }
                 sent.failed(ErrorKind::Timeout, Moment::now());
-                Err(too_late())
+                match late {
+                    Late::Caller => Err(too_late()),
+                    Late::Try => Ok(Err(Miss::Failed(Failure::of_try()))),
+                }
             }
             Ok(Err(mut failure)) => {
                 if let Some(peer) = peer.filter(|_| failure.whole_connection) {
@@ -250,17 +301,20 @@ impl Exchange<'_> {
                     failure.kind = ErrorKind::Peer;
                 }
                 sent.failed(failure.kind, Moment::now());
-                Ok(Err(failure))
+                Ok(Err(Miss::Failed(failure)))
             }
             Ok(Ok(answered)) => {
                 if let Some(peer) = peer {
                     peer.answered(self.worker.index, Moment::now());
                     if let Some(verdict) = head::verdict(answered.response.headers()) {
-                        return Ok(Err(failed_there(&sent, verdict)));
+                        return Ok(Err(Miss::Failed(failed_there(&sent, verdict))));
                     }
                 }
                 let status = answered.response.status().as_u16();
                 sent.answered(status, Moment::now());
+                if self.is_unwanted(status, Tries { route, tried }) {
+                    return Ok(Err(Miss::Unwanted));
+                }
                 self.upload.forget();
                 Ok(Ok(self.forwarded(answered, sent, way.cut)))
             }
@@ -324,6 +378,14 @@ impl Exchange<'_> {
         }
     }
 
+    /// By a rule another instance is asked after this status, and one can be.
+    fn is_unwanted(&self, status: u16, tries: Tries<'_>) -> bool {
+        tries.cover_status(status)
+            && tries.route.repeatable
+            && self.upload.is_replayable()
+            && tries.take_another(self.worker, self.priority)
+    }
+
     fn may_repeat(&self, failure: &Failure) -> bool {
         self.upload.is_replayable() && (failure.unsent || self.route.repeatable)
     }
@@ -333,6 +395,7 @@ impl Exchange<'_> {
         let message = match failure.kind {
             ErrorKind::Connect => format!("{id} of {service} takes no connection"),
             ErrorKind::Protocol => format!("{id} of {service} answered something that is not HTTP"),
+            ErrorKind::Timeout => format!("{id} of {service} did not answer in time"),
             ErrorKind::Local => "the router has no file descriptor left".into(),
             ErrorKind::Peer => {
                 format!(
@@ -345,6 +408,7 @@ impl Exchange<'_> {
         let reason = match failure.kind {
             ErrorKind::Connect | ErrorKind::Peer => Reason::NoHealthyInstance,
             ErrorKind::Local => Reason::Overloaded,
+            ErrorKind::Timeout => Reason::DeadlineExceeded,
             _ => Reason::UpstreamFailed,
         };
         Refusal::new(reason, message)

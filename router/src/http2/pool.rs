@@ -66,6 +66,15 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// It was given up before its answer began.
+    pub(super) const fn of_try() -> Self {
+        Self {
+            kind: ErrorKind::Timeout,
+            unsent: false,
+            whole_connection: false,
+        }
+    }
+
     const fn unsent(kind: ErrorKind) -> Self {
         Self {
             kind,

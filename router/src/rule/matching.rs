@@ -69,12 +69,8 @@ impl Compiled {
     }
 
     fn covers_path(&self, asked: &Asked<'_>) -> bool {
-        let Some(below) = self.path.as_deref() else {
+        let Some(own) = self.own_path(asked) else {
             return true;
-        };
-        let own = match asked.bare {
-            true => below,
-            false => self.kept.rule.matches.path.as_deref().unwrap_or(below),
         };
         let (path, _) = path::split_query(asked.target);
         match own.ends_with('/') {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hydrant_contracts::bucket::{SLOTS, Slot};
-use hydrant_contracts::rules::{HeaderChanges, KeptRule, RuleSet};
+use hydrant_contracts::rules::{HeaderChanges, KeptRule, Retry, RuleSet};
 use hydrant_contracts::{ServiceId, Version};
 
 use crate::balance::{Chooser, Tried};
@@ -199,6 +199,11 @@ impl Compiled {
         self.kept.rule.timeout.map(|span| span.duration())
     }
 
+    /// What is tried again, and how often.
+    pub(crate) fn retry(&self) -> Option<&Retry> {
+        self.kept.rule.retry.as_ref()
+    }
+
     /// What changes in the head of a request.
     pub(crate) fn request_changes(&self) -> Option<&HeaderChanges> {
         Some(&self.kept.rule.request).filter(|changes| !changes.is_none())
@@ -217,13 +222,25 @@ impl Compiled {
         })
     }
 
+    /// Its path, as a request that is addressed like this one has it.
+    fn own_path(&self, asked: &Asked<'_>) -> Option<&str> {
+        match asked.bare {
+            true => self.path.as_deref(),
+            false => self.kept.rule.matches.path.as_deref(),
+        }
+    }
+
+    /// The path and query that take the place of those of the request.
+    fn rewritten(&self, asked: &Asked<'_>) -> Option<Vec<u8>> {
+        let to = self.kept.rule.rewrite.as_ref()?;
+        let rest = asked.target.get(self.own_path(asked)?.len()..)?;
+        Some([to.as_bytes(), rest].concat())
+    }
+
     fn redirect(&self, asked: &Asked<'_>) -> Option<Refusal> {
         let redirect = self.kept.rule.redirect.as_ref()?;
         let target = String::from_utf8_lossy(asked.target);
-        let own = match asked.bare {
-            true => self.path.as_deref(),
-            false => self.kept.rule.matches.path.as_deref(),
-        };
+        let own = self.own_path(asked);
         let location = redirect.location(&target, own.map_or(0, str::len));
         let by = format!("the rule {} sends it to {location}", self.kept.rule.name);
         Some(Refusal::redirect(redirect.status, location, by))
@@ -286,32 +303,46 @@ impl<'s> Ruled<'s> {
     }
 }
 
-/// Lets the rules of the route's service decide over a request: what comes is the answer that sends the client
-/// elsewhere. Takes no memory else.
+/// Lets the rules of the route's service decide over a request. What comes is the path and query that it goes on
+/// with, where they are others; else the answer that it gets instead, as one that sends the client elsewhere.
 pub(crate) fn judge(
     route: &mut Route<'_>,
     asked: &Asked<'_>,
     rng: &mut fastrand::Rng,
-) -> Option<Refusal> {
+) -> Result<Option<Vec<u8>>, Refusal> {
     let rules = route.service.rules.as_deref();
-    let rules = rules.filter(|_| route.only.is_none())?;
+    let Some(rules) = rules.filter(|_| route.only.is_none()) else {
+        return Ok(None);
+    };
     route.ruled = rules.judge(asked, rng);
-    route.ruled.as_ref()?.compiled.redirect(asked)
+    let Some(compiled) = route.ruled.map(|ruled| ruled.compiled) else {
+        return Ok(None);
+    };
+    if let Some(elsewhere) = compiled.redirect(asked) {
+        return Err(elsewhere);
+    }
+    let rewritten = compiled.rewritten(asked);
+    if let Some(target) = &rewritten {
+        let name = &compiled.kept.rule.name;
+        route.rewrite(target, asked.method).map_err(|refusal| {
+            let message = format!("by the rule {name}: {}", refusal.message);
+            let message = message.into();
+            Refusal { message, ..refusal }
+        })?;
+    }
+    route.repeatable |= compiled.retry().is_some_and(|retry| retry.non_idempotent);
+    Ok(rewritten)
 }
 
-/// The same for a request that is there: whom `worker` sends elsewhere is counted.
+/// The same for a request that is there: whom `worker` answers itself is counted.
 pub(crate) fn apply(
     route: &mut Route<'_>,
     asked: &Asked<'_>,
     worker: &Worker,
-) -> Result<(), Refusal> {
-    match judge(route, asked, &mut worker.rng()) {
-        None => Ok(()),
-        Some(elsewhere) => {
-            if let Some(ruled) = &route.ruled {
-                ruled.compiled.live.workers[worker.index].decided.add(1);
-            }
-            Err(elsewhere)
+) -> Result<Option<Vec<u8>>, Refusal> {
+    judge(route, asked, &mut worker.rng()).inspect_err(|_| {
+        if let Some(ruled) = &route.ruled {
+            ruled.compiled.live.workers[worker.index].decided.add(1);
         }
-    }
+    })
 }

@@ -50,6 +50,12 @@ fn decision(ruled: &Ruled<'_>, asked: &Asked<'_>, chosen: Option<&Instance>) -> 
     if let Some(span) = rule.timeout {
         parts.push(format!("the answer has to be complete within {span}"));
     }
+    parts.extend(
+        rule.rewrite
+            .iter()
+            .map(|to| format!("its path is rewritten to {to}")),
+    );
+    parts.extend(rule.retry.iter().map(|retry| format!("it is {retry}")));
     if !rule.request.is_none() {
         parts.push("headers of the request are changed".into());
     }

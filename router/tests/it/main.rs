@@ -22,6 +22,7 @@ mod peer_tls;
 mod public_tls;
 mod public_tls_clients;
 mod raw;
+mod rule_actions;
 mod rules;
 mod secure;
 mod snapshot;

@@ -14,14 +14,14 @@ use crate::fleet::Fleet;
 use crate::raw::{Backend, Wire, client, instance, ok, pause, refusing, router};
 
 /// A router with instances and rules that change.
-struct Stage {
-    router: Router,
-    instances: Vec<Instance>,
-    rules: Arc<RuleSet>,
+pub struct Stage {
+    pub router: Router,
+    pub instances: Vec<Instance>,
+    pub rules: Arc<RuleSet>,
 }
 
 impl Stage {
-    fn new(instances: Vec<Instance>) -> Self {
+    pub fn new(instances: Vec<Instance>) -> Self {
         let stage = Self {
             router: router(&[]),
             instances,
@@ -31,7 +31,7 @@ impl Stage {
         stage
     }
 
-    fn publish(&self) {
+    pub fn publish(&self) {
         self.router.publish(&Table {
             rules: Arc::clone(&self.rules),
             ..Table::of_one_server(&self.instances)
@@ -39,7 +39,7 @@ impl Stage {
     }
 
     /// Applies a file of rules, of which each is for `api/t`.
-    fn apply(&mut self, rules: &str) {
+    pub fn apply(&mut self, rules: &str) {
         self.rules = Arc::new(applied(&self.rules, &of_t(rules)));
         self.publish();
         assert_eq!(self.router.snapshot().rules_epoch(), self.rules.epoch);
@@ -49,7 +49,7 @@ impl Stage {
         client(&self.router)
     }
 
-    fn explain(&self, path: &str, headers: &[(&str, &str)]) -> hydrant_router::Explanation {
+    pub fn explain(&self, path: &str, headers: &[(&str, &str)]) -> hydrant_router::Explanation {
         let headers = headers.iter();
         self.router.explain(&explain::Request {
             method: "GET".into(),
@@ -61,7 +61,7 @@ impl Stage {
         })
     }
 
-    fn metric(&self, name: &str) -> u64 {
+    pub fn metric(&self, name: &str) -> u64 {
         let now = hydrant_router::Moment::now();
         let text = hydrant_router::stats::prometheus(&self.router.snapshot(), now);
         let line = text.lines().find(|line| line.starts_with(name));
@@ -72,7 +72,7 @@ impl Stage {
     }
 }
 
-fn applied(before: &RuleSet, rules: &str) -> RuleSet {
+pub fn applied(before: &RuleSet, rules: &str) -> RuleSet {
     let by = Signature {
         author: "ann".into(),
         reason: "a test".into(),
@@ -83,11 +83,11 @@ fn applied(before: &RuleSet, rules: &str) -> RuleSet {
 }
 
 /// The rules, each of `api/t`.
-fn of_t(rules: &str) -> String {
+pub fn of_t(rules: &str) -> String {
     rules.replace("[[rule]]", "[[rule]]\nservice = \"api/t\"")
 }
 
-fn version(id: &str, version: &str, address: SocketAddr) -> Instance {
+pub fn version(id: &str, version: &str, address: SocketAddr) -> Instance {
     Instance {
         version: version.parse().unwrap(),
         ..instance(id, address)
@@ -95,14 +95,14 @@ fn version(id: &str, version: &str, address: SocketAddr) -> Instance {
 }
 
 /// An instance of a version, which it answers with.
-fn telling(text: &'static str) -> (Backend, Instance) {
+pub fn telling(text: &'static str) -> (Backend, Instance) {
     let backend = Backend::answering(move |_| ok(text.as_bytes()));
     let id = format!("t-{}", text.replace('.', "-"));
     let instance = version(&id, text, backend.address);
     (backend, instance)
 }
 
-fn get(wire: &mut Wire, path: &str, headers: &str) -> crate::raw::Message {
+pub fn get(wire: &mut Wire, path: &str, headers: &str) -> crate::raw::Message {
     wire.send(format!(
         "GET {path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n"
     ));

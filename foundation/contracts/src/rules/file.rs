@@ -170,12 +170,19 @@ mod tests {
         service = "api/shop"
         match.path = "/api/shop/old/"
         redirect = { to = "https://shop.example.com/new/{rest}", status = 308 }
+
+        [[rule]]
+        name = "patient"
+        service = "api/shop"
+        match.path = "/api/shop/v1/"
+        rewrite = "/api/shop/v2/"
+        retry = { attempts = 3, on = ["connect", "503"], per_try_timeout = "500ms", non_idempotent = true }
     "#;
 
     #[test]
     fn a_rule_reads_as_it_is_written() {
         let rules = parse(FULL).unwrap();
-        assert_eq!(rules.len(), 2);
+        assert_eq!(rules.len(), 3);
         for rule in rules {
             let toml = rule.to_toml();
             assert_eq!(parse(&toml).unwrap(), std::slice::from_ref(&rule), "{toml}");
@@ -195,7 +202,7 @@ mod tests {
         for (lines, expected) in [
             (
                 "",
-                "rule `a`, name: it does nothing; write what becomes of the requests: weights, request, answer, redirect or timeout",
+                "rule `a`, name: it does nothing; write what becomes of the requests: weights, request, answer, redirect, rewrite, retry or timeout",
             ),
             (
                 "wieghts = {}",
@@ -264,6 +271,38 @@ mod tests {
             (
                 "redirect = { to = \"/x\" }\ntimeout = \"2s\"",
                 "rule `a`, redirect: no instance gets the request, so timeout has no effect",
+            ),
+            (
+                "rewrite = \"/api/shop/v2/\"",
+                "rule `a`, rewrite: it takes the place of the rule's path, and there is none; write match.path",
+            ),
+            (
+                "match.path = \"/api/shop/v1/\"\nrewrite = \"/api/cart/v2/\"",
+                "rule `a`, rewrite: it does not begin with the rule's own service; begin it with /TIER",
+            ),
+            (
+                "match.path = \"/api/shop/v1/\"\nrewrite = \"/api/shop/v2\"",
+                "rule `a`, rewrite: what is behind match.path would stick to its last part; end it with '/'",
+            ),
+            (
+                "match.path = \"/api/shop/v1/\"\nrewrite = \"/api/shop/../\"",
+                "rule `a`, rewrite: it is not a path that everybody reads alike; write at most 1024",
+            ),
+            (
+                "retry = { attempts = 5 }",
+                "rule `a`, retry.attempts: a request is not tried 5 times; write 1 to 4, the first try counted",
+            ),
+            (
+                "retry = { on = [] }",
+                "rule `a`, retry.on: nothing is tried again; name what is, or write attempts = 1",
+            ),
+            (
+                "retry = { on = [\"200\"] }",
+                "rule `a`, retry.on[0]: `200` is not a reason to try again: write connect, reset or a status",
+            ),
+            (
+                "timeout = \"1s\"\nretry = { per_try_timeout = \"1s\" }",
+                "rule `a`, retry.per_try_timeout: nothing of the rule's timeout, 1s, is left after the first try; ",
             ),
         ] {
             let error = mistake(lines);

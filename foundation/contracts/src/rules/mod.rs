@@ -1,11 +1,13 @@
 //! Rules of traffic: which requests of a service, and what becomes of them. They are data, written in TOML,
 //! checked before they are kept, and compiled by each router into its snapshot.
 
+mod actions;
 mod file;
 mod parts;
 mod rule;
 mod set;
 
+pub use actions::{Retry, RetryOn};
 pub use file::{InvalidRules, parse};
 pub use parts::{
     CallerPattern, HeaderName, HeaderText, HostPattern, HttpMethod, Percent, RuleName, Salt,

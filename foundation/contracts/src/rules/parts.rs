@@ -327,6 +327,7 @@ macro_rules! as_text {
         }
     )*};
 }
+pub(super) use as_text;
 
 as_text!(CallerPattern, Source, Span);
 

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::actions::Retry;
 use super::parts::{
     CallerPattern, HeaderName, HeaderText, HostPattern, HttpMethod, Percent, RuleName, Salt,
     Source, Span, is_parameter,
@@ -55,6 +56,12 @@ pub struct Rule {
     /// The answer that sends the client elsewhere.
     #[serde(default, skip_serializing_if = "is_default")]
     pub redirect: Option<Redirect>,
+    /// What stands in the place of the rule's path: an instance sees the request as if it had been asked there.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rewrite: Option<String>,
+    /// What is tried again, and how often.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retry: Option<Retry>,
 }
 
 /// Which requests: those for which everything holds that is said. Of a list, one item has to hold.
@@ -164,7 +171,7 @@ impl Redirect {
     }
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -184,6 +191,10 @@ impl Rule {
         self.answer.check("answer")?;
         if let Some(redirect) = &self.redirect {
             redirect.check(self.matches.path.as_deref())?;
+        }
+        self.check_rewrite()?;
+        if let Some(retry) = &self.retry {
+            retry.check(self.timeout)?;
         }
         self.check_actions()
     }
@@ -215,19 +226,53 @@ impl Rule {
         Ok(())
     }
 
+    /// What stands behind the rule's path is put behind the new one, and the whole has to mean one path.
+    fn check_rewrite(&self) -> Result<(), Mistake> {
+        let Some(to) = &self.rewrite else {
+            return Ok(());
+        };
+        let refuse = |message: &str, mend| Err(("rewrite", message.to_owned(), mend));
+        let Some(from) = &self.matches.path else {
+            let mend = "write match.path too, as /api/shop/v1/";
+            return refuse(
+                "it takes the place of the rule's path, and there is none",
+                mend,
+            );
+        };
+        if !to.starts_with(&format!("/{}/", self.service)) {
+            let mend = "begin it with /TIER/SERVICE/, as /api/shop/v2/";
+            return refuse("it does not begin with the rule's own service", mend);
+        }
+        if from.ends_with('/') && !to.ends_with('/') {
+            let mend = "end it with '/', as match.path does";
+            return refuse(
+                "what is behind match.path would stick to its last part",
+                mend,
+            );
+        }
+        if to.len() > MAX_TEXT || !is_clean(to) {
+            let mend = "write at most 1024 visible ASCII characters, without '?', '#', '%', ';', backslash, '//', '.' \
+                        and '..'";
+            return refuse("it is not a path that everybody reads alike", mend);
+        }
+        Ok(())
+    }
+
     fn check_actions(&self) -> Result<(), Mistake> {
         let shapes = [
             ("weights", !self.weights.is_empty()),
             ("request", !self.request.is_none()),
             ("answer", !self.answer.is_none()),
             ("timeout", self.timeout.is_some()),
+            ("rewrite", self.rewrite.is_some()),
+            ("retry", self.retry.is_some()),
         ];
         let mut shapes = shapes.iter().filter(|(_, there)| *there);
         match (shapes.next(), &self.redirect) {
             (None, None) => Err((
                 "name",
                 "it does nothing".into(),
-                "write what becomes of the requests: weights, request, answer, redirect or timeout",
+                "write what becomes of the requests: weights, request, answer, redirect, rewrite, retry or timeout",
             )),
             (Some((other, _)), Some(_)) => Err((
                 "redirect",
@@ -363,6 +408,15 @@ impl Redirect {
             false => refuse("{rest} is in the place of a host", "write a '/' before it"),
         }
     }
+}
+
+/// Whether every server takes it for the same path.
+fn is_clean(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#%;\\".contains(&byte);
+    let segment = |at: &str| !matches!(at, "" | "." | "..");
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    let inner = inner.strip_suffix('/').unwrap_or(inner);
+    path.bytes().all(plain) && inner.split('/').all(segment)
 }
 
 /// A URL with a host, or a path of this host. Two slashes in front would be another host.
