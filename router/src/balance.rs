@@ -403,7 +403,12 @@ pub(crate) fn none_left(route: &Route<'_>, tried: &Tried, chooser: Chooser) -> R
     if let Some(only) = route.only {
         return only_one_left(only);
     }
-    let message = if tried.is_empty() {
+    let pin = route.ruled.filter(|ruled| ruled.compiled.is_strict());
+    let pin = pin.and_then(|ruled| Some((ruled, ruled.compiled.kept.rule.pin.as_ref()?)));
+    let message = if let Some((ruled, pin)) = pin {
+        let name = &ruled.compiled.kept.rule.name;
+        format!("the rule {name} pins it to {pin}, of which no instance of {service} takes it")
+    } else if tried.is_empty() {
         format!("all {ready} ready instances of {service} refuse connections")
     } else {
         format!(
@@ -489,6 +494,7 @@ mod tests {
         Arc::new(Instance {
             info: Arc::new(info),
             reach: Reach::Own,
+            zone: None,
             live,
         })
     }

@@ -7,7 +7,7 @@ use crate::path;
 use crate::peer::Reach;
 use crate::refusal::{Reason, Refusal, Unsent, shown};
 use crate::rule::Ruled;
-use crate::service::{Endpoint, EndpointKind, Groups, Instance, Service};
+use crate::service::{Candidates, Endpoint, EndpointKind, Groups, Instance, Service};
 use crate::snapshot::Snapshot;
 
 /// Pages of the node that need no token, on the local listener.
@@ -75,15 +75,26 @@ impl<'s> Route<'s> {
 
     /// The ready instances that may serve it, by their nearness.
     pub fn candidates(&self) -> Groups<'s> {
-        match self.only {
-            Some(only) => [std::slice::from_ref(only), &[], &[]],
-            None => self.endpoint.candidates.groups(),
+        match (self.only, self.pinned()) {
+            (Some(only), _) => [std::slice::from_ref(only), &[], &[]],
+            (None, Some(pinned)) => pinned.groups(),
+            (None, None) => self.endpoint.candidates.groups(),
         }
+    }
+
+    /// The only candidates, where a rule pins the request to some and to nothing else.
+    fn pinned(&self) -> Option<&'s Candidates> {
+        let ruled = self.ruled.filter(|ruled| ruled.compiled.is_strict())?;
+        self.endpoint.wanted_by(ruled.compiled)
     }
 
     /// The candidates that come first, of the version that the request belongs to where a rule says one.
     pub(crate) fn preferred(&self, tried: &Tried, chooser: Chooser) -> Groups<'s> {
         let ruled = self.ruled.filter(|_| self.only.is_none());
+        let wanted = ruled.and_then(|ruled| self.endpoint.wanted_by(ruled.compiled));
+        if let Some(wanted) = wanted.filter(|wanted| wanted.has_room(tried, chooser)) {
+            return wanted.groups();
+        }
         match ruled.and_then(|ruled| ruled.arm(self.endpoint, tried, chooser)) {
             Some((_, candidates)) => candidates.groups(),
             None => self.candidates(),

@@ -11,7 +11,7 @@ use crate::priority::Priority;
 use crate::refusal::Refusal;
 use crate::retry::Plan;
 use crate::rule;
-use crate::service::Instance;
+use crate::service::{Groups, Instance};
 use crate::snapshot::Snapshot;
 
 /// A request that is only thought of.
@@ -134,7 +134,6 @@ pub fn explain(
     let judged = rule::judge(&mut route, &asked, rng);
     let rewritten = judged.as_ref().ok().and_then(Option::as_deref);
     let thought = Thought {
-        snapshot,
         route: &route,
         target: rewritten.unwrap_or(request.path.as_bytes()),
         chooser,
@@ -191,7 +190,6 @@ impl Explanation {
 
 /// A request that has a route.
 struct Thought<'a> {
-    snapshot: &'a Snapshot,
     route: &'a Route<'a>,
     /// The path and query that it goes on with.
     target: &'a [u8],
@@ -223,7 +221,7 @@ impl Thought<'_> {
             caller,
             candidates: instances
                 .iter()
-                .map(|instance| self.candidate(instance, arm))
+                .map(|instance| self.candidate(instance, arm, &preferred))
                 .collect(),
             chosen: chosen.map(|instance| instance.info.id.to_string()),
             upstream_path,
@@ -232,13 +230,14 @@ impl Thought<'_> {
         }
     }
 
-    fn candidate(&self, instance: &Instance, arm: Option<&Version>) -> Candidate {
+    fn candidate(
+        &self,
+        instance: &Instance,
+        arm: Option<&Version>,
+        preferred: &Groups<'_>,
+    ) -> Candidate {
         let (live, Chooser { worker, now, .. }) = (&instance.live, self.chooser);
-        let zone = match &instance.reach {
-            Reach::Own => self.snapshot.own_zone(),
-            Reach::Peer(peer) => Some(&peer.zone),
-            Reach::Unreachable => None,
-        };
+        let zone = instance.zone.as_ref();
         let nearness = instance.reach.nearness();
         Candidate {
             instance: instance.info.id.to_string(),
@@ -247,7 +246,7 @@ impl Thought<'_> {
             zone: zone.map(ToString::to_string).unwrap_or_default(),
             nearness: nearness.map_or("unreachable", Nearness::as_str),
             version: instance.info.version.to_string(),
-            excluded: exclusion(self.route, instance, arm, self.chooser),
+            excluded: exclusion(self.route, instance, arm, preferred, self.chooser),
             load: live.load(worker, now) / 1e9,
             in_flight: live.in_flight_of(worker),
             latency_us: live.expected_latency(worker, now).as_micros() as u64,
@@ -262,8 +261,11 @@ fn exclusion(
     route: &Route<'_>,
     instance: &Instance,
     arm: Option<&Version>,
+    preferred: &Groups<'_>,
     chooser: Chooser,
 ) -> String {
+    let mut preferred = preferred.iter().copied().flatten();
+    let is_preferred = preferred.any(|one| one.live.key() == instance.live.key());
     if !instance.is_ready() {
         format!("its state is {}", instance.info.state.as_str())
     } else if matches!(instance.reach, Reach::Unreachable) {
@@ -276,6 +278,7 @@ fn exclusion(
             Verdict::Eligible if arm.is_some_and(|arm| *arm != instance.info.version) => {
                 "a rule sends the request to another version".into()
             }
+            Verdict::Eligible if !is_preferred => "a rule sends the request elsewhere".into(),
             verdict => verdict.as_str().into(),
         }
     }

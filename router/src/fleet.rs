@@ -41,6 +41,7 @@ impl Fleet {
             other.is_some_and(|other| Arc::ptr_eq(peer, other))
         };
         self.own == other.own
+            && self.own_zone == other.own_zone
             && self.peers.len() == other.peers.len()
             && self.peers.iter().all(is_in_other)
     }
@@ -61,6 +62,15 @@ impl Fleet {
     /// Where this server stands.
     pub(crate) fn own_zone(&self) -> Option<&ZoneName> {
         self.own_zone.as_ref()
+    }
+
+    /// Where an instance stands that is reached so.
+    pub(crate) fn zone<'a>(&'a self, reach: &'a Reach) -> Option<&'a ZoneName> {
+        match reach {
+            Reach::Own => self.own_zone(),
+            Reach::Peer(peer) => Some(&peer.zone),
+            Reach::Unreachable => None,
+        }
     }
 
     /// The node of another server.

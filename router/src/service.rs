@@ -3,14 +3,14 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use hydrant_contracts as contracts;
-use hydrant_contracts::{InstanceId, InstanceState, RepeatablePath, ServiceId, Version};
+use hydrant_contracts::{InstanceId, InstanceState, RepeatablePath, ServiceId, Version, ZoneName};
 
 use crate::balance::{self, Chooser, Tried, Verdict};
 use crate::clock::Moment;
 use crate::endpoint::{EndpointId, ServiceLive};
 use crate::instance::Live;
 use crate::peer::{Nearness, Reach};
-use crate::rule::ServiceRules;
+use crate::rule::{Compiled, ServiceRules};
 
 /// A service and its endpoints.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Instance {
     pub info: Arc<contracts::Instance>,
     /// How it is reached from here.
     pub reach: Reach,
+    /// Where its server stands, as far as that is known.
+    pub zone: Option<ZoneName>,
     /// Its load, counters and ejection.
     pub live: Arc<Live>,
 }
@@ -59,6 +61,8 @@ pub struct Endpoint {
     repeatable_paths: Box<[RepeatablePath]>,
     /// The candidates of each version, where a rule divides requests by version.
     by_version: Box<[(Version, Arc<Candidates>)]>,
+    /// The candidates that rules want, where a rule pins requests to some or keeps them away from some.
+    placed: Placed,
     strip: Strip,
 }
 
@@ -90,6 +94,9 @@ pub struct Candidates {
     ends: [usize; Nearness::ALL.len()],
 }
 
+/// Rules, and which of some candidates each wants.
+type Placed = Arc<[(Arc<Compiled>, Arc<Candidates>)]>;
+
 impl Candidates {
     fn new(instances: &[&Arc<Instance>]) -> Self {
         let mut all: Vec<_> = instances.iter().copied().cloned().collect();
@@ -109,6 +116,12 @@ impl Candidates {
         let mut all = self.all.iter();
         let is_well = |verdict| matches!(verdict, Verdict::Eligible | Verdict::Full);
         all.any(|instance| is_well(balance::verdict(instance, tried, chooser)))
+    }
+
+    /// Whether any of them may be chosen.
+    pub(crate) fn has_room(&self, tried: &Tried, chooser: Chooser) -> bool {
+        let mut all = self.all.iter();
+        all.any(|instance| balance::verdict(instance, tried, chooser) == Verdict::Eligible)
     }
 
     /// By their nearness.
@@ -255,8 +268,11 @@ impl Service {
                 draft.keep_repeatable(&instance.info.repeatable_paths);
             }
         }
+        let rules = self.rules.iter().flat_map(|rules| &rules.rules);
         let mut sets = CandidateSets {
             known: HashMap::new(),
+            placed: HashMap::new(),
+            placing: rules.filter(|rule| rule.has_place()).cloned().collect(),
             divided: self.rules.as_ref().is_some_and(|rules| rules.have_arms()),
         };
         let mut endpoints: Vec<_> = drafts
@@ -350,6 +366,7 @@ impl<'a> Draft<'a> {
             idempotent: self.idempotent,
             candidates: sets.share(&self.ready),
             by_version: sets.by_version(&self.ready),
+            placed: sets.placed(&self.ready),
             repeatable_paths: self
                 .repeatable_paths
                 .iter()
@@ -365,18 +382,38 @@ impl<'a> Draft<'a> {
 /// Most endpoints of a service have the same candidates: one list serves them all.
 struct CandidateSets {
     known: HashMap<Vec<u64>, Arc<Candidates>>,
+    placed: HashMap<Vec<u64>, Placed>,
+    /// The rules that want some of them.
+    placing: Vec<Arc<Compiled>>,
     /// A rule divides them by version.
     divided: bool,
 }
 
 impl CandidateSets {
     fn share(&mut self, instances: &[&Arc<Instance>]) -> Arc<Candidates> {
-        let keys = instances
-            .iter()
-            .map(|instance| instance.live.key())
-            .collect();
         let make = || Arc::new(Candidates::new(instances));
-        Arc::clone(self.known.entry(keys).or_insert_with(make))
+        Arc::clone(self.known.entry(keys(instances)).or_insert_with(make))
+    }
+
+    /// Those that each rule wants.
+    fn placed(&mut self, instances: &[&Arc<Instance>]) -> Placed {
+        if self.placing.is_empty() {
+            return Placed::default();
+        }
+        let keys = keys(instances);
+        if let Some(known) = self.placed.get(&keys) {
+            return Arc::clone(known);
+        }
+        let placing = self.placing.clone().into_iter();
+        let wanted = |rule: Arc<Compiled>| {
+            let all = instances.iter().copied();
+            let wanted: Vec<_> = all.filter(|instance| rule.wants(instance)).collect();
+            let wanted = self.share(&wanted);
+            (rule, wanted)
+        };
+        let placed: Placed = placing.map(wanted).collect();
+        self.placed.insert(keys, Arc::clone(&placed));
+        placed
     }
 
     /// Those of each version.
@@ -396,6 +433,11 @@ impl CandidateSets {
     }
 }
 
+fn keys(instances: &[&Arc<Instance>]) -> Vec<u64> {
+    let instances = instances.iter();
+    instances.map(|instance| instance.live.key()).collect()
+}
+
 impl Endpoint {
     fn with(&self, candidates: Arc<Candidates>) -> Self {
         Self {
@@ -403,6 +445,7 @@ impl Endpoint {
             candidates,
             repeatable_paths: self.repeatable_paths.clone(),
             by_version: Box::default(),
+            placed: Placed::default(),
             ..*self
         }
     }
@@ -417,6 +460,13 @@ impl Endpoint {
         let mut versions = self.by_version.iter();
         let found = versions.find(|(known, _)| known == version);
         found.map(|(_, candidates)| &**candidates)
+    }
+
+    /// The candidates that a rule wants, where it wants some alone.
+    pub(crate) fn wanted_by(&self, rule: &Arc<Compiled>) -> Option<&Candidates> {
+        let mut placed = self.placed.iter();
+        let found = placed.find(|(known, _)| Arc::ptr_eq(known, rule));
+        found.map(|(_, wanted)| &**wanted)
     }
 
     /// Whether the instance is ready and answers it.

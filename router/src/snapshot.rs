@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hydrant_contracts as contracts;
 use hydrant_contracts::rules::RuleSet;
-use hydrant_contracts::{InstanceId, NODE_SERVICE, ServerName, ServiceId, Tier, ZoneName};
+use hydrant_contracts::{InstanceId, NODE_SERVICE, ServerName, ServiceId, Tier};
 
 use crate::clock::Moment;
 use crate::endpoint::ServiceLive;
@@ -189,7 +189,10 @@ impl Snapshot {
 
     fn is_made_of(&self, service: &Service, instances: &[&Arc<contracts::Instance>]) -> bool {
         let is_same = |(ours, theirs): (&Arc<Instance>, &&Arc<contracts::Instance>)| {
-            ours.info == **theirs && ours.reach.is(&self.fleet.reach(&theirs.server))
+            let reach = self.fleet.reach(&theirs.server);
+            ours.info == **theirs
+                && ours.reach.is(&reach)
+                && ours.zone.as_ref() == self.fleet.zone(&reach)
         };
         service.instances.len() == instances.len()
             && service.instances.iter().zip(instances).all(is_same)
@@ -211,6 +214,7 @@ impl Snapshot {
             let known = before.and_then(|before| before.instance(&info.id));
             Arc::new(Instance {
                 live: self.live_of(known, info, &reach),
+                zone: self.fleet.zone(&reach).cloned(),
                 reach,
                 info: Arc::clone(info),
             })
@@ -331,6 +335,7 @@ impl Snapshot {
         Some(Instance {
             live: Live::new(info.address, self.shared.workers, None),
             info: Arc::new(info),
+            zone: Some(peer.zone.clone()),
             reach,
         })
     }
@@ -384,10 +389,6 @@ impl Snapshot {
 
     pub(crate) fn is_own_server(&self, server: &str) -> bool {
         self.fleet.is_own(server)
-    }
-
-    pub(crate) fn own_zone(&self) -> Option<&ZoneName> {
-        self.fleet.own_zone()
     }
 
     /// The epoch of the rules by which requests are decided.

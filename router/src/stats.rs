@@ -406,7 +406,8 @@ fn write_rules(out: &mut String, snapshot: &Snapshot) {
     for rule in &rules {
         let _ = writeln!(out, "{DECIDED}{{{}}} {}", label(rule), rule.counts().0);
     }
-    let help = "Requests that went to another version than theirs, of which no instance was well.";
+    let help =
+        "Requests that went to another instance than the rule wants, of which none was well.";
     header(out, DIVERTED, "counter", help);
     for rule in &rules {
         let _ = writeln!(out, "{DIVERTED}{{{}}} {}", label(rule), rule.counts().1);

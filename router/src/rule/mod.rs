@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hydrant_contracts::bucket::{SLOTS, Slot};
-use hydrant_contracts::rules::{HeaderChanges, KeptRule, Retry, RuleSet};
+use hydrant_contracts::rules::{Else, HeaderChanges, KeptRule, Retry, Rule, RuleSet};
 use hydrant_contracts::{ServiceId, Version};
 
 use crate::balance::{Chooser, Tried};
@@ -199,6 +199,27 @@ impl Compiled {
         self.kept.rule.timeout.map(|span| span.duration())
     }
 
+    /// Whether it wants some instances alone.
+    pub(crate) fn has_place(&self) -> bool {
+        self.kept.rule.pin.is_some() || self.kept.rule.avoid.is_some()
+    }
+
+    /// Nothing gets its requests but what it wants.
+    pub(crate) fn is_strict(&self) -> bool {
+        let pin = self.kept.rule.pin.as_ref();
+        pin.is_some_and(|pin| pin.otherwise == Else::Refuse)
+    }
+
+    /// Whether the instance is where it wants its requests.
+    pub(crate) fn wants(&self, instance: &Instance) -> bool {
+        let Rule { pin, avoid, .. } = &self.kept.rule;
+        let (server, zone) = (&instance.info.server, instance.zone.as_ref());
+        pin.as_ref().is_none_or(|pin| pin.covers(&instance.info))
+            && !avoid
+                .as_ref()
+                .is_some_and(|avoid| avoid.covers(server, zone))
+    }
+
     /// What is tried again, and how often.
     pub(crate) fn retry(&self) -> Option<&Retry> {
         self.kept.rule.retry.as_ref()
@@ -279,10 +300,11 @@ impl<'s> Ruled<'s> {
         well(arms.of(self.slot)).or_else(other)
     }
 
-    /// Whether the instance runs another version than the request's own.
+    /// Whether the instance runs another version than the request's own, or is not where the rule wants it.
     pub(crate) fn diverts_to(&self, instance: &Instance) -> bool {
         let arms = self.compiled.arms.as_ref();
         arms.is_some_and(|arms| *arms.version(arms.of(self.slot)) != instance.info.version)
+            || !self.compiled.wants(instance)
     }
 
     /// Counts a request that `worker` sends to an instance.

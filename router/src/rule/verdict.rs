@@ -47,6 +47,7 @@ fn decision(ruled: &Ruled<'_>, asked: &Asked<'_>, chosen: Option<&Instance>) -> 
         return format!("decides: {}", elsewhere.message);
     }
     parts.extend(division(ruled, chosen));
+    parts.extend(place(ruled, chosen));
     if let Some(span) = rule.timeout {
         parts.push(format!("the answer has to be complete within {span}"));
     }
@@ -63,6 +64,31 @@ fn decision(ruled: &Ruled<'_>, asked: &Asked<'_>, chosen: Option<&Instance>) -> 
         parts.push("headers of the answer are changed".into());
     }
     format!("decides: {}", parts.join("; "))
+}
+
+/// Where the request goes and where not, and whether that can't be had.
+fn place(ruled: &Ruled<'_>, chosen: Option<&Instance>) -> Option<String> {
+    let rule = &ruled.compiled.kept.rule;
+    let avoid = rule
+        .avoid
+        .as_ref()
+        .map(|avoid| format!("{avoid} is avoided"));
+    let pin = rule
+        .pin
+        .as_ref()
+        .map(|pin| format!("it is pinned to {pin}"));
+    let mut text = avoid.or(pin)?;
+    match chosen {
+        Some(chosen) if ruled.diverts_to(chosen) => {
+            let id = &chosen.info.id;
+            text += &format!("; nothing else is well and has room, so {id} gets it");
+        }
+        None if ruled.compiled.is_strict() => {
+            text += "; none of these can take it, so it is refused"
+        }
+        _ => {}
+    }
+    Some(text)
 }
 
 fn division(ruled: &Ruled<'_>, chosen: Option<&Instance>) -> Option<String> {

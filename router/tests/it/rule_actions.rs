@@ -1,5 +1,7 @@
 //! What rules do with requests beyond which version gets them, over HTTP/1.1 and HTTP/2.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,10 +11,10 @@ use hydrant_router::{Router, Table};
 use hyper::client::conn::http2::SendRequest;
 use tokio::runtime::Runtime;
 
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, on};
 use crate::http2;
 use crate::raw::{Backend, Wire, client, instance, ok, pause, refusing};
-use crate::rules::{Stage, applied, of_t, telling};
+use crate::rules::{Stage, applied, of_t, telling, version};
 
 /// Somebody who asks, and waits for the answer.
 enum Client {
@@ -128,7 +130,7 @@ fn a_rewritten_path_crosses_to_another_server_once() {
             fleet.node(name).router.publish(&Table {
                 own: name.parse().unwrap(),
                 servers: fleet.servers(),
-                instances: vec![Arc::new(crate::fleet::on("two", "t-1", backend.address))],
+                instances: vec![Arc::new(on("two", "t-1", backend.address))],
                 rules: Arc::clone(&rules),
             });
         }
@@ -333,4 +335,149 @@ fn a_client_that_is_slow_itself_uses_up_no_try() {
         wire.send(byte);
     }
     assert_eq!(wire.answer().text(), "body");
+}
+
+/// The answers of some requests, each once.
+fn answers(router: &Router) -> BTreeSet<String> {
+    let asked = |mut client: Client| {
+        let texts = (0..20).map(|_| client.get("/api/t/a").text);
+        texts.collect::<Vec<_>>()
+    };
+    Client::both(router).into_iter().flat_map(asked).collect()
+}
+
+fn set<const N: usize>(texts: [&str; N]) -> BTreeSet<String> {
+    texts.map(str::to_owned).into()
+}
+
+#[test]
+fn a_pin_sends_all_to_what_it_names_as_long_as_that_is_well() {
+    let ((one, old), (_two, new)) = (telling("1.0.0"), telling("2.0.0"));
+    for pin in ["version = \"1.0.0\"", "instance = \"t-1-0-0\""] {
+        let mut stage = Stage::new(vec![old.clone(), new.clone()]);
+        let rule = |otherwise: &str| {
+            format!("[[rule]]\nname = \"pin\"\npin = {{ {pin}, else = \"{otherwise}\" }}\n")
+        };
+        stage.apply(&rule("others"));
+        assert_eq!(answers(&stage.router), set(["1.0.0"]));
+        let explained = stage.explain("/api/t/a", &[]);
+        let excluded = &explained.candidates[1].excluded;
+        assert_eq!(excluded, "a rule sends the request elsewhere");
+        stage.instances[0].address = refusing();
+        stage.publish();
+        assert_eq!(answers(&stage.router), set(["2.0.0"]), "{pin}");
+        let explained = stage.explain("/api/t/a", &[]);
+        let verdict = &explained.rules[0].verdict;
+        assert!(
+            verdict.ends_with("; nothing else is well and has room, so t-2-0-0 gets it"),
+            "{verdict}"
+        );
+        assert!(stage.metric("hydrant_rule_diverted_total") > 0);
+        stage.apply(&rule("refuse"));
+        for mut client in Client::both(&stage.router) {
+            for _ in 0..3 {
+                let told = client.get("/api/t/a");
+                assert_eq!(told.status, 503, "{}", told.text);
+            }
+        }
+        let explained = stage.explain("/api/t/a", &[]);
+        assert_eq!(explained.refusal.map(|refusal| refusal.status()), Some(503));
+        stage.instances.remove(0);
+        stage.publish();
+        let told = Client::both(&stage.router)[1].get("/api/t/a");
+        assert_eq!(told.status, 503);
+        assert!(
+            told.text.contains("the rule pin pins it to"),
+            "{}",
+            told.text
+        );
+        stage
+            .instances
+            .insert(0, version("t-1-0-0", "1.0.0", one.address));
+        stage.publish();
+        assert_eq!(answers(&stage.router), set(["1.0.0"]));
+    }
+}
+
+/// Instances on two servers, and one node that sends to both.
+fn on_two_servers(
+    rule: &str,
+    second: SocketAddr,
+) -> (Fleet, Backend, impl Fn(&Fleet, &str, SocketAddr)) {
+    let fleet = Fleet::start(&["one", "two"]);
+    let here = Backend::answering(|_| ok(b"one"));
+    let first = here.address;
+    let publish = move |fleet: &Fleet, rule: &str, second: SocketAddr| {
+        let rules = Arc::new(applied(&RuleSet::default(), &of_t(rule)));
+        for name in ["one", "two"] {
+            let servers = fleet.servers().into_iter().map(|server| {
+                let mut server = hydrant_contracts::Server::clone(&server);
+                server.zone = format!("zone-{}", server.name).parse().unwrap();
+                Arc::new(server)
+            });
+            let instances = [on("one", "t-1", first), on("two", "t-2", second)];
+            fleet.node(name).router.publish(&Table {
+                own: name.parse().unwrap(),
+                servers: servers.collect(),
+                instances: instances.map(Arc::new).into(),
+                rules: Arc::clone(&rules),
+            });
+        }
+    };
+    publish(&fleet, rule, second);
+    (fleet, here, publish)
+}
+
+#[test]
+fn a_server_or_zone_is_avoided_until_nothing_else_is_well() {
+    for avoid in ["servers = [\"one\"]", "zones = [\"zone-one\"]"] {
+        let there = Backend::answering(|_| ok(b"two"));
+        let rule = format!("[[rule]]\nname = \"away\"\navoid = {{ {avoid} }}\n");
+        let (fleet, _here, publish) = on_two_servers(&rule, there.address);
+        let router = &fleet.node("one").router;
+        assert_eq!(answers(router), set(["two"]), "{avoid}");
+        publish(&fleet, &rule, refusing());
+        assert_eq!(answers(router), set(["one"]), "{avoid}");
+        let far = avoid.replace("one\"", "two\"");
+        let rule = format!("[[rule]]\nname = \"away\"\navoid = {{ {far} }}\n");
+        publish(&fleet, &rule, there.address);
+        assert_eq!(answers(router), set(["one"]), "{far}");
+        let rule = "[[rule]]\nname = \"to\"\npin = { server = \"two\", else = \"refuse\" }\n";
+        publish(&fleet, rule, there.address);
+        let mut client = client_of(router);
+        wait_for(|| client.get("/api/t/a").text == "two");
+        assert_eq!(answers(router), set(["two"]));
+    }
+}
+
+fn client_of(router: &Router) -> Client {
+    let [http1, _] = Client::both(router);
+    http1
+}
+
+/// An instance that refused connections is tried again by and by.
+fn wait_for(mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(20), "waited in vain");
+        pause(Duration::from_millis(50));
+    }
+}
+
+/// A repeat stays where the rule wants it, too.
+#[test]
+fn what_is_pinned_is_never_repeated_elsewhere() {
+    let broken = Backend::start(|mut wire, _| drop(wire.message(false)));
+    let (good, other) = telling("2.0.0");
+    let mut stage = Stage::new(vec![version("t-1", "1.0.0", broken.address), other]);
+    stage.apply(
+        "[[rule]]\nname = \"pin\"\npin = { version = \"1.0.0\", else = \"refuse\" }\n\
+         retry = { on = [\"reset\", \"connect\", \"503\"] }\n",
+    );
+    for mut client in Client::both(&stage.router) {
+        for _ in 0..5 {
+            assert!(matches!(client.get("/api/t/a").status, 502 | 503));
+        }
+    }
+    assert_eq!(good.requests(), 0);
 }

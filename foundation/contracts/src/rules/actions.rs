@@ -6,13 +6,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::parts::{Span, as_text};
-use super::rule::{Mistake, is_default};
-use crate::name::InvalidName;
+use super::rule::{MAX_ITEMS, Mistake, is_default};
+use crate::instance::Instance;
+use crate::name::{InstanceId, InvalidName, ServerName, Version, ZoneName};
 
 /// The most tries of a request, the first one counted.
 const MAX_ATTEMPTS: u8 = 4;
-/// The most reasons to try again.
-const MAX_REASONS: usize = 32;
 
 /// What is tried again at another instance, and how often. It is always within the retry budget and the deadline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +73,7 @@ impl Retry {
             let mend = "name what is, or write attempts = 1";
             return Err(("retry.on", "nothing is tried again".into(), mend));
         }
-        if self.on.len() > MAX_REASONS {
+        if self.on.len() > MAX_ITEMS {
             let message = format!("{} reasons are too many", self.on.len());
             return Err(("retry.on", message, "write at most 32"));
         }
@@ -145,3 +144,114 @@ impl fmt::Display for RetryOn {
 }
 
 as_text!(RetryOn);
+
+/// Where nothing is sent as long as there is anything else that is well and has room.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Avoid {
+    /// Every instance on these servers.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub servers: Vec<ServerName>,
+    /// Every instance in these zones.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub zones: Vec<ZoneName>,
+}
+
+impl Avoid {
+    pub(super) fn check(&self) -> Result<(), Mistake> {
+        match self.servers.len().max(self.zones.len()) {
+            0 => Err((
+                "avoid",
+                "it names no server and no zone".into(),
+                "write servers = [\"web-2\"] or zones = [\"eu-1\"]",
+            )),
+            most if most > MAX_ITEMS => {
+                let message = format!("{most} are too many");
+                Err(("avoid", message, "name at most 32"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an instance on this server, which stands in this zone, is avoided.
+    pub fn covers(&self, server: &str, zone: Option<&ZoneName>) -> bool {
+        let mut servers = self.servers.iter();
+        servers.any(|avoided| avoided.as_str() == server)
+            || zone.is_some_and(|zone| self.zones.contains(zone))
+    }
+}
+
+impl fmt::Display for Avoid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers = self.servers.iter().map(|name| format!("server {name}"));
+        let zones = self.zones.iter().map(|name| format!("zone {name}"));
+        let all: Vec<_> = servers.chain(zones).collect();
+        f.write_str(&all.join(", "))
+    }
+}
+
+/// Who gets all requests: the instances of one version, those on one server, or one instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// The instances of a version.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub version: Option<Version>,
+    /// The instances on a server.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub server: Option<ServerName>,
+    /// One instance.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub instance: Option<InstanceId>,
+    /// What becomes of requests when none of them is well and has room.
+    #[serde(rename = "else")]
+    pub otherwise: Else,
+}
+
+/// What becomes of a request that does not get what it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Else {
+    /// Any other instance of the service gets it.
+    Others,
+    /// It is answered with 503.
+    Refuse,
+}
+
+impl Pin {
+    pub(super) fn check(&self) -> Result<(), Mistake> {
+        let named = [
+            self.version.is_some(),
+            self.server.is_some(),
+            self.instance.is_some(),
+        ];
+        match named.into_iter().filter(|named| *named).count() {
+            1 => Ok(()),
+            count => Err((
+                "pin",
+                format!("it names {count} places"),
+                "write one of version, server and instance",
+            )),
+        }
+    }
+
+    /// Whether the instance is one of them.
+    pub fn covers(&self, instance: &Instance) -> bool {
+        let server = self.server.as_ref();
+        self.version
+            .as_ref()
+            .is_none_or(|version| *version == instance.version)
+            && server.is_none_or(|server| server.as_str() == instance.server)
+            && self.instance.as_ref().is_none_or(|id| *id == instance.id)
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.version.iter().map(|name| format!("version {name}"));
+        let server = self.server.iter().map(|name| format!("server {name}"));
+        let instance = self.instance.iter().map(|name| format!("instance {name}"));
+        let all: Vec<_> = version.chain(server).chain(instance).collect();
+        f.write_str(&all.join(", "))
+    }
+}

@@ -177,12 +177,18 @@ mod tests {
         match.path = "/api/shop/v1/"
         rewrite = "/api/shop/v2/"
         retry = { attempts = 3, on = ["connect", "503"], per_try_timeout = "500ms", non_idempotent = true }
+        avoid = { servers = ["web-2"], zones = ["eu-1"] }
+
+        [[rule]]
+        name = "pinned"
+        service = "api/shop"
+        pin = { version = "1.5.0", else = "refuse" }
     "#;
 
     #[test]
     fn a_rule_reads_as_it_is_written() {
         let rules = parse(FULL).unwrap();
-        assert_eq!(rules.len(), 3);
+        assert_eq!(rules.len(), 4);
         for rule in rules {
             let toml = rule.to_toml();
             assert_eq!(parse(&toml).unwrap(), std::slice::from_ref(&rule), "{toml}");
@@ -202,7 +208,7 @@ mod tests {
         for (lines, expected) in [
             (
                 "",
-                "rule `a`, name: it does nothing; write what becomes of the requests: weights, request, answer, redirect, rewrite, retry or timeout",
+                "rule `a`, name: it does nothing; write what becomes of the requests: weights, avoid, pin, rewrite, retry, timeout, request, answer or redirect",
             ),
             (
                 "wieghts = {}",
@@ -299,6 +305,26 @@ mod tests {
             (
                 "retry = { on = [\"200\"] }",
                 "rule `a`, retry.on[0]: `200` is not a reason to try again: write connect, reset or a status",
+            ),
+            (
+                "avoid = { servers = [] }",
+                "rule `a`, avoid: it names no server and no zone; write servers = [\"web-2\"] or zones = [\"eu-1\"]",
+            ),
+            (
+                "pin = { server = \"web-2\", version = \"1.0.0\", else = \"refuse\" }",
+                "rule `a`, pin: it names 2 places; write one of version, server and instance",
+            ),
+            (
+                "pin = { server = \"web-2\" }",
+                "rule `a`, pin: missing field `else`",
+            ),
+            (
+                "pin = { server = \"web-2\", else = \"wait\" }",
+                "rule `a`, pin.else: unknown variant `wait`, expected `others` or `refuse`",
+            ),
+            (
+                "weights = { \"1.0.0\" = 100 }\navoid = { servers = [\"web-2\"] }",
+                "rule `a`, avoid: weights says where a request goes, too; leave one of them out, or write two rules",
             ),
             (
                 "timeout = \"1s\"\nretry = { per_try_timeout = \"1s\" }",

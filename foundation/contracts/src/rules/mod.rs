@@ -7,7 +7,7 @@ mod parts;
 mod rule;
 mod set;
 
-pub use actions::{Retry, RetryOn};
+pub use actions::{Avoid, Else, Pin, Retry, RetryOn};
 pub use file::{InvalidRules, parse};
 pub use parts::{
     CallerPattern, HeaderName, HeaderText, HostPattern, HttpMethod, Percent, RuleName, Salt,

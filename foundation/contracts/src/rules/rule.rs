@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::actions::Retry;
+use super::actions::{Avoid, Pin, Retry};
 use super::parts::{
     CallerPattern, HeaderName, HeaderText, HostPattern, HttpMethod, Percent, RuleName, Salt,
     Source, Span, is_parameter,
@@ -11,7 +11,7 @@ use crate::bucket::SLOTS;
 use crate::name::{ServiceId, Version};
 
 /// The most items of a list, and the most versions with a weight.
-const MAX_ITEMS: usize = 32;
+pub(super) const MAX_ITEMS: usize = 32;
 /// The longest value that a header or a parameter is compared with, and the longest path, in bytes.
 const MAX_TEXT: usize = 1024;
 /// The answers that send a client elsewhere.
@@ -62,6 +62,12 @@ pub struct Rule {
     /// What is tried again, and how often.
     #[serde(default, skip_serializing_if = "is_default")]
     pub retry: Option<Retry>,
+    /// Where nothing is sent as long as there is anything else.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub avoid: Option<Avoid>,
+    /// Who gets all of it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pin: Option<Pin>,
 }
 
 /// Which requests: those for which everything holds that is said. Of a list, one item has to hold.
@@ -196,6 +202,7 @@ impl Rule {
         if let Some(retry) = &self.retry {
             retry.check(self.timeout)?;
         }
+        self.check_place()?;
         self.check_actions()
     }
 
@@ -258,6 +265,22 @@ impl Rule {
         Ok(())
     }
 
+    /// One of them says where a request goes.
+    fn check_place(&self) -> Result<(), Mistake> {
+        let places = [
+            ("weights", !self.weights.is_empty()),
+            ("avoid", self.avoid.is_some()),
+            ("pin", self.pin.is_some()),
+        ];
+        let mut places = places.iter().filter(|(_, there)| *there);
+        if let (Some((one, _)), Some((other, _))) = (places.next(), places.next()) {
+            let message = format!("{one} says where a request goes, too");
+            return Err((other, message, "leave one of them out, or write two rules"));
+        }
+        self.avoid.as_ref().map_or(Ok(()), Avoid::check)?;
+        self.pin.as_ref().map_or(Ok(()), Pin::check)
+    }
+
     fn check_actions(&self) -> Result<(), Mistake> {
         let shapes = [
             ("weights", !self.weights.is_empty()),
@@ -266,13 +289,16 @@ impl Rule {
             ("timeout", self.timeout.is_some()),
             ("rewrite", self.rewrite.is_some()),
             ("retry", self.retry.is_some()),
+            ("avoid", self.avoid.is_some()),
+            ("pin", self.pin.is_some()),
         ];
         let mut shapes = shapes.iter().filter(|(_, there)| *there);
         match (shapes.next(), &self.redirect) {
             (None, None) => Err((
                 "name",
                 "it does nothing".into(),
-                "write what becomes of the requests: weights, request, answer, redirect, rewrite, retry or timeout",
+                "write what becomes of the requests: weights, avoid, pin, rewrite, retry, timeout, request, answer or \
+                 redirect",
             )),
             (Some((other, _)), Some(_)) => Err((
                 "redirect",
