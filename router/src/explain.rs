@@ -132,6 +132,7 @@ pub fn explain(
         bare: route.bare,
     };
     let judged = rule::judge(&mut route, &asked, rng);
+    let judged = judged.and_then(|rewritten| rule::would_admit(&route, &asked).map(|()| rewritten));
     let rewritten = judged.as_ref().ok().and_then(Option::as_deref);
     let thought = Thought {
         route: &route,

@@ -42,11 +42,13 @@ pub enum Reason {
     UpstreamFailed,
     /// A rule sends the client elsewhere.
     Redirected,
+    /// More requests came than a rule lets through.
+    RateLimited,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 17] = [
         Reason::NoSuchEndpoint,
         Reason::NoSuchService,
         Reason::NoSuchServer,
@@ -63,6 +65,7 @@ impl Reason {
         Reason::HeadTimeout,
         Reason::UpstreamFailed,
         Reason::Redirected,
+        Reason::RateLimited,
     ];
 
     /// The reason as programs read it, as `tier_refused`.
@@ -84,6 +87,7 @@ impl Reason {
             Reason::HeadTimeout => "head_timeout",
             Reason::UpstreamFailed => "upstream_failed",
             Reason::Redirected => "redirected",
+            Reason::RateLimited => "rate_limited",
         }
     }
 
@@ -106,6 +110,7 @@ impl Reason {
             Reason::HeadTimeout => 408,
             Reason::UpstreamFailed => 502,
             Reason::Redirected => 302,
+            Reason::RateLimited => 429,
         }
     }
 
@@ -126,6 +131,7 @@ impl Reason {
             Reason::DeadlineExceeded | Reason::HeadTimeout => Code::DeadlineExceeded,
             Reason::BadRequest | Reason::HeadTooLarge => Code::InvalidArgument,
             Reason::Redirected => Code::FailedPrecondition,
+            Reason::RateLimited => Code::ResourceExhausted,
         }
     }
 
@@ -160,6 +166,8 @@ pub struct Refusal {
     pub(crate) broken: Option<ErrorKind>,
     /// Where a rule sends the client instead.
     pub elsewhere: Option<Box<Elsewhere>>,
+    /// How many seconds to wait, where that is known.
+    pub(crate) wait: Option<u32>,
 }
 
 /// Where a client is sent.
@@ -254,7 +262,16 @@ impl Refusal {
             unsent: None,
             broken: None,
             elsewhere: None,
+            wait: None,
         }
+    }
+
+    /// Says how long to wait, in whole seconds and at least one.
+    #[must_use]
+    pub(crate) fn retry_in(mut self, wait: std::time::Duration) -> Self {
+        let seconds = wait.as_millis().div_ceil(1000).max(1);
+        self.wait = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
+        self
     }
 
     /// The answer that sends the client elsewhere.
@@ -306,7 +323,7 @@ impl Refusal {
             | Reason::TooManyConnections
             | Reason::NoInstance
             | Reason::NoHealthyInstance => Some(1),
-            _ => None,
+            _ => self.wait,
         }
     }
 }

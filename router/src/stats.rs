@@ -391,6 +391,7 @@ fn write_services(out: &mut String, snapshot: &Snapshot) {
 fn write_rules(out: &mut String, snapshot: &Snapshot) {
     const DECIDED: &str = "hydrant_rule_requests_total";
     const DIVERTED: &str = "hydrant_rule_diverted_total";
+    const LIMITED: &str = "hydrant_rule_limited_total";
     let mut rules: Vec<_> = snapshot.rules().all().collect();
     rules.sort_unstable_by_key(|rule| &rule.kept.rule.name);
     let label = |rule: &Compiled| {
@@ -404,13 +405,18 @@ fn write_rules(out: &mut String, snapshot: &Snapshot) {
         "Requests that a rule decided over.",
     );
     for rule in &rules {
-        let _ = writeln!(out, "{DECIDED}{{{}}} {}", label(rule), rule.counts().0);
+        let _ = writeln!(out, "{DECIDED}{{{}}} {}", label(rule), rule.counts()[0]);
     }
     let help =
         "Requests that went to another instance than the rule wants, of which none was well.";
     header(out, DIVERTED, "counter", help);
     for rule in &rules {
-        let _ = writeln!(out, "{DIVERTED}{{{}}} {}", label(rule), rule.counts().1);
+        let _ = writeln!(out, "{DIVERTED}{{{}}} {}", label(rule), rule.counts()[1]);
+    }
+    let help = "Requests that were more than the limit of a rule lets through.";
+    header(out, LIMITED, "counter", help);
+    for rule in &rules {
+        let _ = writeln!(out, "{LIMITED}{{{}}} {}", label(rule), rule.counts()[2]);
     }
 }
 

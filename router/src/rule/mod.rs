@@ -3,6 +3,7 @@
 
 mod arms;
 mod matching;
+mod rate;
 mod source;
 mod verdict;
 
@@ -11,17 +12,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hydrant_contracts::bucket::{SLOTS, Slot};
-use hydrant_contracts::rules::{Else, HeaderChanges, KeptRule, Retry, Rule, RuleSet};
+use hydrant_contracts::rules::{Else, HeaderChanges, KeptRule, Limit, Retry, Rule, RuleSet};
 use hydrant_contracts::{ServiceId, Version};
 
 use crate::balance::{Chooser, Tried};
+use crate::clock::Moment;
 use crate::counter::Count;
 use crate::decide::Route;
-use crate::refusal::Refusal;
+use crate::refusal::{Reason, Refusal};
 use crate::service::{Candidates, Endpoint, Instance};
 use crate::worker::Worker;
 use arms::Arms;
 pub(crate) use matching::{Asked, Fields};
+use rate::Limiter;
 pub(crate) use verdict::verdicts;
 
 /// The rules of all services.
@@ -46,6 +49,8 @@ pub(crate) struct Compiled {
     pub(crate) arms: Option<Arms>,
     draw: Box<str>,
     share_draw: Box<str>,
+    /// What it has let through, where it has a limit.
+    limiter: Option<Arc<Limiter>>,
     live: Arc<RuleLive>,
 }
 
@@ -60,6 +65,7 @@ struct RuleLive {
 struct Row {
     decided: Count,
     diverted: Count,
+    limited: Count,
 }
 
 /// The rule that decides over a request.
@@ -126,7 +132,7 @@ impl ServiceRules {
             let name = kept.rule.name.as_str();
             let before = before.and_then(|before| before.named(name));
             let live = before.map_or_else(|| RuleLive::new(workers), |before| before.live.clone());
-            Arc::new(Compiled::new(kept, live))
+            Arc::new(Compiled::new(kept, limiter(kept, before), live))
         };
         Self {
             rules: kept.iter().map(compile).collect(),
@@ -165,8 +171,16 @@ impl ServiceRules {
     }
 }
 
+/// The rule's limit. One that did not change counts on.
+fn limiter(kept: &KeptRule, before: Option<&Arc<Compiled>>) -> Option<Arc<Limiter>> {
+    let limit = kept.rule.limit.as_ref()?;
+    let same = before.filter(|before| before.kept.rule.limit.as_ref() == Some(limit));
+    let counts = same.and_then(|before| before.limiter.clone());
+    Some(counts.unwrap_or_else(|| Arc::new(Limiter::new(limit))))
+}
+
 impl Compiled {
-    fn new(kept: &KeptRule, live: Arc<RuleLive>) -> Self {
+    fn new(kept: &KeptRule, limiter: Option<Arc<Limiter>>, live: Arc<RuleLive>) -> Self {
         let rule = &kept.rule;
         let own = format!("/{}", rule.service).len();
         let path = rule.matches.path.as_deref();
@@ -185,6 +199,7 @@ impl Compiled {
             draw: salt(rule.salt.as_ref().map(|salt| salt.as_str()), "rule"),
             share_draw: salt(share.map(|salt| salt.as_str()), "share"),
             kept: kept.clone(),
+            limiter,
             live,
         }
     }
@@ -235,12 +250,20 @@ impl Compiled {
         Some(&self.kept.rule.answer).filter(|changes| !changes.is_none())
     }
 
-    /// How many requests it decided over, and how many of them went to another version than theirs.
-    pub(crate) fn counts(&self) -> (u64, u64) {
+    /// How many requests it decided over, how many of them went to another instance than it wants, and how many were
+    /// too many.
+    pub(crate) fn counts(&self) -> [u64; 3] {
         let rows = self.live.workers.iter();
-        rows.fold((0, 0), |(decided, diverted), row| {
-            (decided + row.decided.get(), diverted + row.diverted.get())
-        })
+        let counts = rows.map(|row| [&row.decided, &row.diverted, &row.limited].map(Count::get));
+        counts.fold([0; 3], |[a, b, c], [d, e, f]| [a + d, b + e, c + f])
+    }
+
+    /// The answer to a request that comes too soon.
+    fn too_many(&self, limit: &Limit, wait: Duration) -> Refusal {
+        let message = format!("the rule {} lets through {limit}", self.kept.rule.name);
+        Refusal::new(Reason::RateLimited, message)
+            .mend("wait as long as Retry-After says")
+            .retry_in(wait)
     }
 
     /// Its path, as a request that is addressed like this one has it.
@@ -362,9 +385,38 @@ pub(crate) fn apply(
     asked: &Asked<'_>,
     worker: &Worker,
 ) -> Result<Option<Vec<u8>>, Refusal> {
-    judge(route, asked, &mut worker.rng()).inspect_err(|_| {
+    let judged = judge(route, asked, &mut worker.rng());
+    let admitted = judged.and_then(|rewritten| admit(route, asked, worker).map(|()| rewritten));
+    admitted.inspect_err(|_| {
         if let Some(ruled) = &route.ruled {
             ruled.compiled.live.workers[worker.index].decided.add(1);
         }
     })
+}
+
+/// Counts a request where a rule has a limit.
+fn admit(route: &Route<'_>, asked: &Asked<'_>, worker: &Worker) -> Result<(), Refusal> {
+    let Some((compiled, limit, limiter)) = limit_of(route) else {
+        return Ok(());
+    };
+    let passed = limiter.pass(&limit.by, asked, Moment::now());
+    passed.map_err(|wait| {
+        compiled.live.workers[worker.index].limited.add(1);
+        compiled.too_many(limit, wait)
+    })
+}
+
+/// What would become of it now.
+pub(crate) fn would_admit(route: &Route<'_>, asked: &Asked<'_>) -> Result<(), Refusal> {
+    let Some((compiled, limit, limiter)) = limit_of(route) else {
+        return Ok(());
+    };
+    let passes = limiter.peek(&limit.by, asked, Moment::now());
+    passes.map_err(|wait| compiled.too_many(limit, wait))
+}
+
+fn limit_of<'s>(route: &Route<'s>) -> Option<(&'s Compiled, &'s Limit, &'s Limiter)> {
+    let compiled: &'s Compiled = route.ruled?.compiled;
+    let limit = compiled.kept.rule.limit.as_ref()?;
+    Some((compiled, limit, compiled.limiter.as_deref()?))
 }

@@ -21,9 +21,18 @@ fn slot_of(salt: &str, id: &[u8]) -> Option<Slot> {
 
 /// The same, of what a request says where the source tells.
 pub(super) fn slot(source: &Source, salt: &str, asked: &Asked<'_>) -> Option<Slot> {
+    if *source == Source::Address {
+        return slot_of_address(salt, asked.address?);
+    }
     let mut found = None;
+    with_id(source, asked, &mut |id| found = slot_of(salt, id));
+    found
+}
+
+/// Tells whose a request is, if it says so itself.
+pub(super) fn with_id(source: &Source, asked: &Asked<'_>, tell: &mut dyn FnMut(&[u8])) {
     let mut take = |id: &[u8]| {
-        found = slot_of(salt, id);
+        tell(id);
         true
     };
     match source {
@@ -41,9 +50,8 @@ pub(super) fn slot(source: &Source, salt: &str, asked: &Asked<'_>) -> Option<Slo
                 take(value);
             }
         }
-        Source::Address => return slot_of_address(salt, asked.address?),
+        Source::Address => {}
     }
-    found
 }
 
 /// The value of a cookie in a header line.

@@ -51,6 +51,8 @@ fn decision(ruled: &Ruled<'_>, asked: &Asked<'_>, chosen: Option<&Instance>) -> 
     if let Some(span) = rule.timeout {
         parts.push(format!("the answer has to be complete within {span}"));
     }
+    let limit = rule.limit.iter();
+    parts.extend(limit.map(|limit| format!("it lets through {limit}")));
     parts.extend(
         rule.rewrite
             .iter()

@@ -25,6 +25,7 @@ enum Client {
 struct Told {
     status: u16,
     text: String,
+    retry_after: Option<String>,
 }
 
 impl Client {
@@ -51,6 +52,7 @@ impl Client {
                 Told {
                     status: answer.status(),
                     text: answer.text(),
+                    retry_after: answer.header("retry-after").map(str::to_owned),
                 }
             }
             Self::Http2(runtime, sender) => {
@@ -59,9 +61,12 @@ impl Client {
                     let name: http::HeaderName = name.parse().unwrap();
                     asked.headers_mut().append(name, value.parse().unwrap());
                 }
-                let (status, _, text) = runtime.block_on(http2::ask(sender, asked));
+                let (status, headers, text) = runtime.block_on(http2::ask(sender, asked));
                 Told {
                     status: status.as_u16(),
+                    retry_after: headers
+                        .get("retry-after")
+                        .map(|value| value.to_str().unwrap().to_owned()),
                     text,
                 }
             }
@@ -480,4 +485,76 @@ fn what_is_pinned_is_never_repeated_elsewhere() {
         }
     }
     assert_eq!(good.requests(), 0);
+}
+
+fn limited(limit: &str) -> String {
+    format!("[[rule]]\nname = \"few\"\nlimit = {{ {limit} }}\n")
+}
+
+#[test]
+fn more_than_a_rule_lets_through_is_told_to_come_again() {
+    let (backend, instance) = telling("1.0.0");
+    let mut stage = Stage::new(vec![instance]);
+    // The hour is long enough for any machine.
+    stage.apply(&limited("rate = \"4/h\""));
+    let mut both = Client::both(&stage.router);
+    for client in &mut both {
+        for _ in 0..2 {
+            assert_eq!(client.get("/api/t/a").status, 200);
+        }
+    }
+    for client in &mut both {
+        for body in ["", "body"] {
+            let told = client.ask("PUT", "/api/t/a", &[], body);
+            assert_eq!(told.status, 429, "{}", told.text);
+            assert!(told.text.contains("the rule few lets through at most 4/h"));
+            let seconds: u32 = told.retry_after.unwrap().parse().unwrap();
+            assert!((600..=900).contains(&seconds), "{seconds}");
+        }
+    }
+    assert_eq!(backend.requests(), 4, "all workers and protocols together");
+    assert_eq!(stage.metric("hydrant_rule_limited_total"), 4);
+    let explained = stage.explain("/api/t/a", &[]);
+    assert_eq!(explained.refusal.map(|refusal| refusal.status()), Some(429));
+    // A change of something else lets nobody through, one of the limit begins anew.
+    stage.apply(&(limited("rate = \"4/h\"") + "timeout = \"9s\"\n"));
+    assert_eq!(client_of(&stage.router).get("/api/t/a").status, 429);
+    stage.apply(&limited("rate = \"5/h\", burst = 1"));
+    assert_eq!(stage.explain("/api/t/a", &[]).refusal, None);
+    let mut client = client_of(&stage.router);
+    let told = [(); 2].map(|()| client.get("/api/t/a").status);
+    assert_eq!(told, [200, 429], "an explanation takes nothing");
+}
+
+#[test]
+fn a_limit_counts_each_by_what_the_rule_says() {
+    let (_backend, instance) = telling("1.0.0");
+    let mut stage = Stage::new(vec![instance]);
+    let ask = |stage: &Stage, headers: &[(&str, &str)]| {
+        let clients = Client::both(&stage.router).into_iter();
+        let told = clients.map(|mut client| client.ask("GET", "/api/t/a", headers, "").status);
+        told.collect::<Vec<_>>()
+    };
+    stage.apply(&limited("rate = \"1/h\", by = \"header user-id\""));
+    for user in ["ann", "bob"] {
+        assert_eq!(ask(&stage, &[("user-id", user)]), [200, 429], "{user}");
+    }
+    assert_eq!(ask(&stage, &[]), [200, 429], "who says nothing is one");
+    stage.apply(&limited("rate = \"1/h\", by = \"address\""));
+    assert_eq!(ask(&stage, &[("user-id", "ann")]), [200, 429]);
+    assert_eq!(ask(&stage, &[("user-id", "eve")]), [429, 429]);
+    stage.apply(&limited("rate = \"1/h\", by = \"caller\""));
+    let token = crate::fleet::token("operator");
+    assert_eq!(ask(&stage, &[]), [200, 429]);
+    assert_eq!(ask(&stage, &[("hydrant-token", &token)]), [200, 429]);
+}
+
+#[test]
+fn what_a_limit_lets_through_is_let_through_again_in_time() {
+    let (_backend, instance) = telling("1.0.0");
+    let mut stage = Stage::new(vec![instance]);
+    stage.apply(&limited("rate = \"2/s\", burst = 1"));
+    let mut client = client_of(&stage.router);
+    assert_eq!(client.get("/api/t/a").status, 200);
+    wait_for(|| client.get("/api/t/a").status == 200);
 }

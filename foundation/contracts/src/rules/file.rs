@@ -183,6 +183,7 @@ mod tests {
         name = "pinned"
         service = "api/shop"
         pin = { version = "1.5.0", else = "refuse" }
+        limit = { rate = "5/m", burst = 2, by = "header user-id" }
     "#;
 
     #[test]
@@ -197,6 +198,18 @@ mod tests {
         }
     }
 
+    /// An older node reads a rule as long as it says nothing that this node does not know, and refuses it else.
+    #[test]
+    fn a_rule_is_kept_with_no_more_than_it_says() {
+        let text = "[[rule]]\nname = \"a\"\nservice = \"api/b\"\ntimeout = \"2s\"\n";
+        let rule = parse(text).unwrap().remove(0);
+        let kept = serde_json::to_string(&rule).unwrap();
+        let expected = r#"{"name":"a","service":"api/b","timeout":"2s"}"#;
+        assert_eq!(kept, expected);
+        let newer = kept.replace("timeout", "teleport");
+        assert!(serde_json::from_str::<Rule>(&newer).is_err());
+    }
+
     /// The file with one rule, with these lines.
     fn mistake(lines: &str) -> String {
         let text = format!("[[rule]]\nname = \"a\"\nservice = \"api/shop\"\n{lines}\n");
@@ -208,7 +221,7 @@ mod tests {
         for (lines, expected) in [
             (
                 "",
-                "rule `a`, name: it does nothing; write what becomes of the requests: weights, avoid, pin, rewrite, retry, timeout, request, answer or redirect",
+                "rule `a`, name: it does nothing; write what becomes of the requests: weights, avoid, pin, limit, rewrite, retry, timeout, request, answer or redirect",
             ),
             (
                 "wieghts = {}",
@@ -305,6 +318,18 @@ mod tests {
             (
                 "retry = { on = [\"200\"] }",
                 "rule `a`, retry.on[0]: `200` is not a reason to try again: write connect, reset or a status",
+            ),
+            (
+                "limit = { rate = \"5\" }",
+                "rule `a`, limit.rate: `5` is not a rate: write a whole number up to 1000000 and one of /s, /m and /h",
+            ),
+            (
+                "limit = { rate = \"5/s\", burst = 0 }",
+                "rule `a`, limit.burst: 0 can't come at once; write 1 to 1000000",
+            ),
+            (
+                "limit = { rate = \"5/s\", by = \"user\" }",
+                "rule `a`, limit.by: `user` is not a way to count: write 'all', 'caller', 'address', 'header NAME'",
             ),
             (
                 "avoid = { servers = [] }",

@@ -3,12 +3,14 @@
 
 mod actions;
 mod file;
+mod limit;
 mod parts;
 mod rule;
 mod set;
 
 pub use actions::{Avoid, Else, Pin, Retry, RetryOn};
 pub use file::{InvalidRules, parse};
+pub use limit::{Limit, LimitBy, Rate};
 pub use parts::{
     CallerPattern, HeaderName, HeaderText, HostPattern, HttpMethod, Percent, RuleName, Salt,
     Source, Span,

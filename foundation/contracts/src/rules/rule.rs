@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::actions::{Avoid, Pin, Retry};
+use super::limit::Limit;
 use super::parts::{
     CallerPattern, HeaderName, HeaderText, HostPattern, HttpMethod, Percent, RuleName, Salt,
     Source, Span, is_parameter,
@@ -68,6 +69,9 @@ pub struct Rule {
     /// Who gets all of it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pin: Option<Pin>,
+    /// How many requests go on.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limit: Option<Limit>,
 }
 
 /// Which requests: those for which everything holds that is said. Of a list, one item has to hold.
@@ -203,6 +207,7 @@ impl Rule {
             retry.check(self.timeout)?;
         }
         self.check_place()?;
+        self.limit.as_ref().map_or(Ok(()), Limit::check)?;
         self.check_actions()
     }
 
@@ -291,13 +296,14 @@ impl Rule {
             ("retry", self.retry.is_some()),
             ("avoid", self.avoid.is_some()),
             ("pin", self.pin.is_some()),
+            ("limit", self.limit.is_some()),
         ];
         let mut shapes = shapes.iter().filter(|(_, there)| *there);
         match (shapes.next(), &self.redirect) {
             (None, None) => Err((
                 "name",
                 "it does nothing".into(),
-                "write what becomes of the requests: weights, avoid, pin, rewrite, retry, timeout, request, answer or \
+                "write what becomes of the requests: weights, avoid, pin, limit, rewrite, retry, timeout, request, answer or \
                  redirect",
             )),
             (Some((other, _)), Some(_)) => Err((

@@ -53,6 +53,7 @@ fn does(rule: &Rule) -> String {
     does.extend(rule.timeout.iter().map(|span| format!("within {span}")));
     does.extend(rule.avoid.iter().map(|avoid| format!("avoids {avoid}")));
     does.extend(rule.pin.iter().map(|pin| format!("only to {pin}")));
+    does.extend(rule.limit.iter().map(ToString::to_string));
     does.extend(rule.rewrite.iter().map(|to| format!("rewrites to {to}")));
     does.extend(rule.retry.iter().map(ToString::to_string));
     if !rule.request.is_none() || !rule.answer.is_none() {
