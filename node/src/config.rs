@@ -53,6 +53,8 @@ pub struct NodeConfig {
     pub public: SocketAddr,
     /// Where the outside comes in by TLS; `None` where it does not.
     pub secure: Option<hydrant_router::SecureConfig>,
+    /// Who stands in front of `public` and `secure`.
+    pub proxies: hydrant_router::Proxies,
     /// Where the services of this server come in; on the loopback.
     pub local: SocketAddr,
     /// How many event loops the router has.
@@ -87,6 +89,7 @@ impl NodeConfig {
             data: data.into(),
             public: free,
             secure: None,
+            proxies: hydrant_router::Proxies::default(),
             local: free,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             limits: hydrant_router::Limits::default(),

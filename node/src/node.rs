@@ -53,6 +53,7 @@ impl Node {
         let router = Router::start(hydrant_router::Config {
             public: config.public,
             secure: config.secure.clone(),
+            proxies: config.proxies.clone(),
             local: config.local,
             peer: config.fleet.as_ref().map(|fleet| PeerConfig {
                 listen: fleet.peer,

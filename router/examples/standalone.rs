@@ -60,6 +60,7 @@ fn main() -> Result<()> {
         workers: 1,
         key: TokenKey::new(&[0; 32]),
         limits: Limits::default(),
+        proxies: hydrant_router::Proxies::default(),
         expected: Vec::new(),
     })?;
     let mut table = Table::of_one_server(&instances);

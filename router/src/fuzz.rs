@@ -1,13 +1,16 @@
 //! What fuzzers and property tests ask of everything that reads bytes from outside: each takes
 //! any bytes, and panics when an invariant does not hold.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use hydrant_contracts::{Caller, Endpoint};
 
 use crate::decide::{self, Listener};
 use crate::http1::body::{Body, Framing};
-use crate::http1::head::{fields, parse_request};
+use crate::http1::head::{check_host, fields, parse_request};
 use crate::http1::response::{Onward, parse_response};
 use crate::http1::{Forward, Way};
+use crate::proxies::{Client, Proxies, Told, Written, protocol};
 use crate::snapshot::Snapshot;
 
 const FORWARD: Forward<'static> = Forward {
@@ -16,9 +19,16 @@ const FORWARD: Forward<'static> = Forward {
         to: None,
         token: None,
     },
-    client: "127.0.0.1",
-    scheme: "https",
-    client_cert: Some("sha256=\"0\""),
+    client: Client {
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        text: "127.0.0.1",
+        https: true,
+        host: None,
+        port: Some(443),
+        told: false,
+        certificate: Some("sha256=\"0\""),
+    },
+    write: Written::Both,
     default_host: "localhost",
     caller: "outside",
     priority: crate::priority::Priority::Normal,
@@ -69,6 +79,38 @@ pub fn response_head(bytes: &[u8]) {
         let again = again.expect("what goes on is complete");
         assert_eq!((again.len, again.status), (out.len(), head.status));
         assert_eq!(again.framing, head.framing);
+    }
+}
+
+/// What trusted proxies tell in a head.
+pub fn proxies(bytes: &[u8]) {
+    let mut room = fields();
+    let Ok(Some(head)) = parse_request(bytes, &mut room) else {
+        return;
+    };
+    for read in [Told::XForwarded, Told::Forwarded] {
+        let proxies = Proxies {
+            trusted: "127.0.0.0/8".parse().into_iter().collect(),
+            read,
+            ..Proxies::default()
+        };
+        let word = proxies.word(IpAddr::V4(Ipv4Addr::LOCALHOST), &head);
+        assert_eq!(word.address, word.address.to_canonical());
+        if let Some(host) = &word.host {
+            assert!(check_host(host).is_ok() && !host.is_empty());
+        }
+    }
+}
+
+/// A header of the PROXY protocol, and what follows it.
+pub fn proxy_protocol(bytes: &[u8]) {
+    let Some((start, rest)) = bytes.split_first_chunk() else {
+        return;
+    };
+    if let Ok(start) = protocol::Start::parse(start)
+        && let Some(rest) = rest.get(..start.rest())
+    {
+        start.client(rest);
     }
 }
 
@@ -138,6 +180,10 @@ mod tests {
             Just(&b"Location: /x\r\n"[..]),
             Just(&b"Upgrade: y\r\n"[..]),
             Just(&b"x: y\r\n"[..]),
+            Just(&b"X-Forwarded-For: 127.0.0.1, [::1]:2\r\n"[..]),
+            Just(&b"X-Forwarded-Host: a:1\r\nX-Forwarded-Port: 70000\r\n"[..]),
+            Just(&b"Forwarded: for=127.0.0.1, for=\"[::1]\";host=\"a\r\n"[..]),
+            Just(&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..]),
             Just(&b"\r\n"[..]),
             Just(&b"5\r\nhello\r\n"[..]),
             Just(&b"0\r\n"[..]),
@@ -151,6 +197,8 @@ mod tests {
     fn all(bytes: &[u8]) {
         request_head(bytes);
         response_head(bytes);
+        proxies(bytes);
+        proxy_protocol(bytes);
         chunks(bytes);
         decide(bytes);
         endpoint(bytes);

@@ -26,6 +26,7 @@ use crate::decide::Listener;
 use crate::identity::Identities;
 use crate::listen::Limits;
 use crate::origin::Origin;
+use crate::proxies::Visit;
 use crate::stream::Stream;
 use crate::worker::Worker;
 
@@ -85,6 +86,8 @@ impl Http2 {
 #[derive(Debug)]
 struct Client {
     origin: Origin,
+    /// Who asked last through the proxy that the connection is of.
+    visit: RefCell<Visit>,
     identities: RefCell<Identities>,
     /// Requests that are not finished.
     active: Cell<usize>,
@@ -118,6 +121,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, read: Vec<u8>, ori
     let address = origin.address;
     let client = Rc::new(Client {
         origin,
+        visit: RefCell::default(),
         identities: RefCell::default(),
         active: Cell::new(0),
         moved: Cell::new(false),

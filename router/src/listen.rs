@@ -14,6 +14,7 @@ use crate::clock::Moment;
 use crate::explain::{self, Explanation};
 use crate::passing::Taps;
 use crate::priority::Priority;
+use crate::proxies::Proxies;
 use crate::snapshot::Snapshot;
 use crate::stats::{self, InstanceStats};
 use crate::table::Table;
@@ -36,6 +37,8 @@ pub struct Config {
     pub local: SocketAddr,
     /// Where the nodes of other servers come in; `None` where there are none.
     pub peer: Option<PeerConfig>,
+    /// Who stands in front of the public listeners.
+    pub proxies: Proxies,
     /// Event loops, one thread each; at least 1.
     pub workers: usize,
     /// Checks the tokens of callers.
@@ -221,12 +224,14 @@ impl Router {
             phase,
             workers: Vec::with_capacity(count),
         };
+        let proxies = Arc::new(config.proxies);
         let redirects = secure.and_then(|secure| secure.redirects_to(router.secure));
         let (mut secures, mut peers) = (secures.into_iter(), peers.into_iter());
         for (index, (public, local)) in public.into_iter().zip(local).enumerate() {
             let parts = Parts {
                 index,
                 limits: config.limits.clone(),
+                proxies: Arc::clone(&proxies),
                 key: config.key.clone(),
                 snapshot: Arc::clone(&router.snapshot),
                 public,

@@ -4,7 +4,7 @@
 
 use hydrant_contracts::header;
 
-const OURS: [&str; 14] = [
+const OURS: [&str; 15] = [
     header::CALLER,
     header::CLIENT_CERT,
     header::TOKEN,
@@ -18,6 +18,7 @@ const OURS: [&str; 14] = [
     "transfer-encoding",
     "x-forwarded-for",
     "x-forwarded-host",
+    "x-forwarded-port",
     "x-forwarded-proto",
 ];
 const ONLY_IN_HEADS: [&str; 15] = [

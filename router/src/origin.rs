@@ -8,7 +8,11 @@ use crate::decide::Listener;
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
+    /// The same without a port, as it is told.
+    pub(crate) text: Box<str>,
     pub(crate) listener: Listener,
+    /// It is a proxy that may tell of others.
+    pub(crate) trusted: bool,
     /// It speaks TLS with us.
     pub(crate) https: bool,
     /// What an instance learns of its certificate, where it has shown one.
@@ -20,14 +24,11 @@ impl Origin {
     pub(crate) fn plain(address: SocketAddr, listener: Listener) -> Self {
         Self {
             address,
+            text: address.ip().to_canonical().to_string().into(),
             listener,
+            trusted: false,
             https: false,
             certificate: None,
         }
-    }
-
-    /// How it came, as a URL begins.
-    pub(crate) fn scheme(&self) -> &'static str {
-        if self.https { "https" } else { "http" }
     }
 }

@@ -21,7 +21,9 @@ use crate::origin::Origin;
 use crate::outlier::Judge;
 use crate::passing::{Asked, Passing, Taps};
 use crate::priority::Priority;
+use crate::proxies::{Client, Proxies, Visit, protocol};
 use crate::refusal::{Reason, Refusal};
+use crate::rule::Fields;
 use crate::scratch::Scratch;
 use crate::service::Instance;
 use crate::shed::Watch;
@@ -30,7 +32,7 @@ use crate::splice::Pipes;
 use crate::stream::Stream;
 use crate::tls::{Front, Protocol, Tls};
 use crate::upstream::Pools;
-use crate::visitors::{Visitors, network};
+use crate::visitors::{Seat, Visitors, network};
 
 /// How often idle connections to instances are looked through, in sweeps of the alarms.
 const SWEEPS_PER_POOL_SWEEP: u32 = 10;
@@ -59,6 +61,7 @@ pub(crate) enum Phase {
 pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) limits: Limits,
+    pub(crate) proxies: Arc<Proxies>,
     pub(crate) key: TokenKey,
     pub(crate) scratch: Scratch,
     pub(crate) pools: Pools,
@@ -111,6 +114,7 @@ impl std::ops::Deref for Held {
 pub(crate) struct Parts {
     pub(crate) index: usize,
     pub(crate) limits: Limits,
+    pub(crate) proxies: Arc<Proxies>,
     pub(crate) key: TokenKey,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) public: std::net::TcpListener,
@@ -131,6 +135,7 @@ impl Worker {
         Ok(Self {
             index: parts.index,
             limits: parts.limits.clone(),
+            proxies: Arc::clone(&parts.proxies),
             key: parts.key.clone(),
             scratch: Scratch::new(),
             pools: Pools::default(),
@@ -249,6 +254,46 @@ impl Worker {
         })
     }
 
+    /// Notes whose request it is, when a trusted proxy sends it.
+    pub(crate) fn hear(
+        &self,
+        origin: &Origin,
+        fields: &dyn Fields,
+        visit: &mut Visit,
+    ) -> Result<(), Refusal> {
+        if !origin.trusted {
+            return Ok(());
+        }
+        let word = self.proxies.word(origin.address.ip(), fields);
+        visit.note(word, |address| self.seat_of_address(address))
+    }
+
+    /// The seat of one more connection from an address. The proxies themselves stand for many.
+    fn seat_of_address(&self, address: IpAddr) -> Result<Option<Seat<IpAddr>>, Refusal> {
+        if self.proxies.trusts(address) {
+            return Ok(None);
+        }
+        let most = self.limits.connections_per_address;
+        let seat = self.addresses.enter(network(address), most);
+        seat.map(Some).ok_or_else(|| {
+            if self.may_warn() {
+                tracing::warn!(%address, most, "an address has as many connections as one may have");
+            }
+            too_many_connections(&address.to_string(), most)
+        })
+    }
+
+    /// A proxy did not say for whom it opened a connection.
+    fn headless(&self, address: SocketAddr, error: &dyn std::fmt::Display) {
+        const MESSAGE: &str = "closed a connection of a trusted proxy, which must begin with a header of the \
+                               PROXY protocol";
+        if self.may_warn() {
+            tracing::warn!(%address, %error, "{MESSAGE}");
+        } else {
+            tracing::debug!(%address, %error, "{MESSAGE}");
+        }
+    }
+
     /// The router ends: no request after the present ones.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
@@ -257,12 +302,13 @@ impl Worker {
     /// Sends who comes from the outside in clear text to the same by TLS, where that is wanted.
     pub(crate) fn check_scheme(
         &self,
-        origin: &Origin,
+        client: &Client<'_>,
+        listener: Listener,
         host: Option<&str>,
         target: &str,
     ) -> Result<(), Refusal> {
         match self.redirects {
-            Some(port) if !origin.https && origin.listener == Listener::Public => {
+            Some(port) if !client.https && listener == Listener::Public => {
                 Err(to_https(port, host, target))
             }
             _ => Ok(()),
@@ -407,18 +453,43 @@ fn begin(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, door: &Doo
     if worker.connections.get() >= worker.limits.connections {
         return;
     }
-    let (counted, worker) = (Counted::new(worker), Rc::clone(worker));
-    let seat = match door.listener() {
-        Listener::Public => {
-            let most = worker.limits.connections_per_address;
-            let Some(seat) = worker.addresses.enter(network(address.ip()), most) else {
-                return turn_away(counted, stream, address, door);
-            };
-            Some(seat)
+    let counted = Counted::new(worker);
+    let proxies = &worker.proxies;
+    if proxies.proxy_protocol && door.listener() == Listener::Public && proxies.trusts(address.ip())
+    {
+        return read_header(counted, stream, address, door.clone());
+    }
+    admit(counted, stream, address, door);
+}
+
+/// Lets a proxy say first for whom it opened a connection.
+fn read_header(counted: Counted, mut stream: TcpStream, address: SocketAddr, door: Door) {
+    tokio::task::spawn_local(async move {
+        let worker = Rc::clone(&counted.0);
+        let header = Box::pin(protocol::read(&mut stream));
+        match tokio::time::timeout(worker.limits.head, header).await {
+            Ok(Ok(client)) => admit(counted, stream, client.unwrap_or(address), &door),
+            // It only looked whether somebody listens.
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
+            Ok(Err(error)) => worker.headless(address, &error),
+            Err(_) => worker.headless(address, &"it did not come in time"),
         }
-        Listener::Local | Listener::Peer => None,
-    };
-    let (door, origin) = (door.clone(), Origin::plain(address, door.listener()));
+    });
+}
+
+/// Serves a connection whose client is known, if it finds a seat.
+fn admit(counted: Counted, stream: TcpStream, address: SocketAddr, door: &Door) {
+    let worker = Rc::clone(&counted.0);
+    let mut origin = Origin::plain(address, door.listener());
+    let mut seat = None;
+    if origin.listener == Listener::Public {
+        origin.trusted = worker.proxies.trusts(address.ip());
+        seat = match worker.seat_of_address(address.ip().to_canonical()) {
+            Ok(seat) => seat,
+            Err(refusal) => return turn_away(counted, stream, refusal, door),
+        };
+    }
+    let door = door.clone();
     tokio::task::spawn_local(async move {
         match door {
             Door::Secure(front) => Box::pin(serve_secure(worker, &front, stream, origin)).await,
@@ -433,17 +504,12 @@ fn begin(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, door: &Doo
 
 /// Says why to some, and to no more than the others can bear. A handshake, to say it under TLS, would
 /// cost more than what is refused.
-fn turn_away(counted: Counted, stream: TcpStream, address: SocketAddr, door: &Door) {
+fn turn_away(counted: Counted, stream: TcpStream, refusal: Refusal, door: &Door) {
     let worker = Rc::clone(&counted.0);
-    let (ip, most) = (address.ip(), worker.limits.connections_per_address);
-    let refusal = too_many_connections(&ip.to_canonical().to_string(), most);
     worker
         .snapshot()
         .totals()
         .refused(worker.index, refusal.reason);
-    if worker.may_warn() {
-        tracing::warn!(address = %ip, most, "an address has as many connections as one may have");
-    }
     if worker.turning_away.get() >= MAX_TURNING_AWAY || matches!(door, Door::Secure(_)) {
         return;
     }

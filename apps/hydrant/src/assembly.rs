@@ -45,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) services: Vec<ServiceSpec>,
     pub(crate) fleet: Option<Fleet>,
     pub(crate) tls: Option<Tls>,
+    pub(crate) proxies: hydrant_router::Proxies,
     pub(crate) coordination: CoordinationEngine,
     pub(crate) state: StateEngine,
     pub(crate) storage: Storage,
@@ -68,6 +69,7 @@ impl Settings {
             zone: file.node.zone,
             fleet: file.fleet,
             tls: file.tls,
+            proxies: file.proxies,
             coordination: file.coordination,
             state: file.state,
             storage: file.storage,
@@ -173,6 +175,7 @@ fn node_config(
     config.session = session.unwrap_or(config.session);
     config.public = settings.public;
     config.secure = settings.tls.as_ref().map(Tls::config);
+    config.proxies = settings.proxies;
     config.local = settings.local;
     config.workers = settings.workers.unwrap_or(config.workers);
     config.limits = settings.limits;

@@ -3,6 +3,7 @@
 //! its reference.
 
 mod fleet;
+mod proxies;
 mod service;
 mod storage;
 mod telemetry;
@@ -46,6 +47,8 @@ pub(crate) struct File {
     pub(crate) fleet: Option<Fleet>,
     /// How TLS is spoken with the outside, when it is.
     pub(crate) tls: Option<Tls>,
+    /// Who stands in front of the node.
+    pub(crate) proxies: hydrant_router::Proxies,
     /// What stands behind the port of coordination.
     pub(crate) coordination: CoordinationEngine,
     /// What stands behind the port of state.
@@ -65,6 +68,7 @@ struct Own {
     node: Node,
     fleet: Option<Spanned<Fleet>>,
     tls: Option<Spanned<Tls>>,
+    proxies: Option<proxies::Table>,
     records: Option<storage::Records>,
     objects: Option<storage::Objects>,
     telemetry: Option<telemetry::Table>,
@@ -158,6 +162,7 @@ impl File {
             node: own.node,
             fleet: own.fleet.map(Spanned::into_inner),
             tls: own.tls.map(Spanned::into_inner),
+            proxies: proxies::read(own.proxies)?,
             coordination,
             state,
             storage,

@@ -23,6 +23,7 @@ use crate::identity::{Identities, Who};
 use crate::origin::Origin;
 use crate::passing::{self, Passing};
 use crate::priority::Priority;
+use crate::proxies::Visit;
 use crate::refusal::{Reason, Refusal};
 use crate::retry::Plan;
 use crate::rule::{self, Asked};
@@ -48,7 +49,8 @@ pub(super) struct Client {
     pub(super) stash: Vec<u8>,
     pub(super) alarm: Alarm,
     origin: Origin,
-    address_text: Box<str>,
+    /// Who asks through the proxy that the connection is of.
+    visit: Visit,
     pub(super) listener: Listener,
     pub(super) identities: Identities,
     /// The present request, when somebody listens.
@@ -78,7 +80,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, origin: Origin) {
         stream,
         stash: Vec::new(),
         alarm: worker.alarms.alarm(waker),
-        address_text: origin.address.ip().to_canonical().to_string().into(),
+        visit: Visit::default(),
         listener: origin.listener,
         origin,
         identities: Identities::new(),
@@ -304,15 +306,18 @@ fn accept<'s>(
     body: Body,
     form: Form,
 ) -> Result<Accepted<'s>, Refusal> {
+    let heard = worker.hear(&client.origin, head, &mut client.visit);
+    let visitor = client.visit.client(&client.origin);
     client.passing = worker.passing(|| passing::Asked {
         listener: client.listener,
-        client: client.origin.address.ip(),
+        client: visitor.address,
         protocol: if head.http11 { "HTTP/1.1" } else { "HTTP/1.0" },
         method: head.method,
         target: head.path.as_bytes(),
         host: head.host,
     });
-    worker.check_scheme(&client.origin, head.host, head.path)?;
+    heard?;
+    worker.check_scheme(&visitor, client.listener, head.host, head.path)?;
     let (key, from) = (&worker.key, client.listener);
     let seat = |who: &Who| worker.seat(from, who);
     let who = client.identities.admit(key, head.token, seat)?;
@@ -340,7 +345,7 @@ fn accept<'s>(
             method: head.method.as_bytes(),
             target: head.path.as_bytes(),
             caller: &who.caller,
-            address: Some(client.origin.address.ip()),
+            address: Some(visitor.address),
             fields: head,
             bare: route.bare,
         };
@@ -360,9 +365,8 @@ fn accept<'s>(
     let (way, path) = Way::to(&route, instance, sees, head.token);
     let forward = Forward {
         way,
-        client: &client.address_text,
-        scheme: client.origin.scheme(),
-        client_cert: client.origin.certificate.as_deref(),
+        client: visitor,
+        write: worker.proxies.write,
         default_host: worker.host(client.listener),
         caller: &who.text,
         priority,

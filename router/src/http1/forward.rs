@@ -12,6 +12,7 @@ use super::response::copy_fields;
 use crate::decide::Route;
 use crate::peer::Reach;
 use crate::priority::Priority;
+use crate::proxies::{Client, Written};
 use crate::service::Instance;
 
 /// What the router adds to a request.
@@ -19,12 +20,10 @@ use crate::service::Instance;
 pub struct Forward<'a> {
     /// The way that it takes first.
     pub way: Way<'a>,
-    /// The client's address.
-    pub client: &'a str,
-    /// `https` where it came by TLS, else `http`.
-    pub scheme: &'a str,
-    /// What is known of the certificate that the client has shown.
-    pub client_cert: Option<&'a str>,
+    /// What is known of the client.
+    pub client: Client<'a>,
+    /// In which headers that is told.
+    pub write: Written,
     /// The host to name when the client, of HTTP/1.0, named none.
     pub default_host: &'a str,
     /// Who calls, as proved.
@@ -158,27 +157,44 @@ impl RequestHead<'_> {
     }
 
     fn write_forwarded(&self, host: &str, forward: &Forward<'_>, out: &mut Vec<u8>) {
+        let host = forward.client.host.unwrap_or(host);
+        if forward.write.has_x_forwarded() {
+            self.write_x_forwarded(host, &forward.client, out);
+        }
+        if forward.write.has_forwarded() {
+            out.extend_from_slice(b"forwarded: ");
+            forward.client.write_forwarded(host, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        if let Some(certificate) = forward.client.certificate {
+            push(
+                out,
+                &[b"hydrant-client-cert: ", certificate.as_bytes(), b"\r\n"],
+            );
+        }
+    }
+
+    fn write_x_forwarded(&self, host: &str, client: &Client<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"x-forwarded-for: ");
-        for before in &self.forwarded_for {
+        let claims = (!client.told).then_some(&self.forwarded_for);
+        for before in claims.into_iter().flatten() {
             out.extend_from_slice(before);
             out.extend_from_slice(b", ");
         }
         push(
             out,
             &[
-                forward.client.as_bytes(),
+                client.text.as_bytes(),
                 b"\r\nx-forwarded-proto: ",
-                forward.scheme.as_bytes(),
+                client.scheme().as_bytes(),
                 b"\r\nx-forwarded-host: ",
                 host.as_bytes(),
                 b"\r\n",
             ],
         );
-        if let Some(certificate) = forward.client_cert {
-            push(
-                out,
-                &[b"hydrant-client-cert: ", certificate.as_bytes(), b"\r\n"],
-            );
+        if let Some(port) = client.port {
+            // Writing to a vector cannot fail.
+            let _ = write!(out, "x-forwarded-port: {port}\r\n");
         }
     }
 
@@ -230,9 +246,8 @@ mod tests {
     };
     const FORWARD: Forward<'_> = Forward {
         way: WAY,
-        client: "10.0.0.1",
-        scheme: "http",
-        client_cert: None,
+        client: Client::PLAIN,
+        write: Written::XForwarded,
         default_host: "127.0.0.1:8080",
         caller: "outside",
         priority: Priority::Normal,
@@ -256,6 +271,7 @@ mod tests {
             "GET /api/files/a?b HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, X-Foo\r\nX-Foo: 1\r\n\
              A: b\r\nTE: trailers\r\nHydrant-Token: t\r\nHydrant-Caller: operator\r\n\
              hydrant_caller: operator\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: y\r\n\
+             X-Forwarded-Port: 1\r\nForwarded: for=6.6.6.6\r\n\
              hydrant-client-cert: subject=\"CN=x\"\r\nhydrant_client_cert: x\r\n\
              hydrant-to: i-1\r\nhydrant-server: two\r\nhydrant-unsent: refused\r\n\
              hydrant-broken: closed\r\nhydrant_to: i-2\r\n{CONTEXT}C: d\r\n\r\nrest"

@@ -318,6 +318,7 @@ impl<'a> RequestHead<'a> {
                 self.dropped.insert(index);
                 seen.upgrade = Some(value);
             }
+            9 if is("forwarded") => self.forwarded.insert(index),
             10 if is("connection") => {
                 self.dropped.insert(index);
                 self.read_connection(value, seen);
@@ -372,7 +373,9 @@ impl<'a> RequestHead<'a> {
                 )?;
             }
             16 if is("proxy-connection") => self.dropped.insert(index),
-            16 if is("x-forwarded-host") => self.forwarded.insert(index),
+            16 if is("x-forwarded-host") || is("x-forwarded-port") => {
+                self.forwarded.insert(index);
+            }
             17 if is("transfer-encoding") => {
                 self.dropped.insert(index);
                 seen.read_coding(value)?;

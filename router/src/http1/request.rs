@@ -297,9 +297,8 @@ mod tests {
             let (way, path) = Way::to(&route, instance, head.path.as_bytes(), head.token);
             let forward = Forward {
                 way,
-                client: "10.0.0.1",
-                scheme: "http",
-                client_cert: None,
+                client: crate::proxies::Client::PLAIN,
+                write: crate::proxies::Written::default(),
                 default_host: "h",
                 caller: "outside",
                 priority: Priority::Normal,

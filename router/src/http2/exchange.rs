@@ -29,6 +29,7 @@ use crate::refusal::{Reason, Refusal, Unsent, Verdict};
 use crate::retry::{Plan, Tries};
 use crate::rule::{self, Asked};
 use crate::service::Instance;
+use crate::snapshot::Snapshot;
 use crate::upstream::SILENCE;
 use crate::worker::Worker;
 
@@ -73,15 +74,24 @@ pub(super) async fn answer(
 ) -> Response<AnswerBody> {
     let (active, style) = (Rc::new(Active::begin(Rc::clone(&client))), style(&request));
     let to_head = request.method() == Method::HEAD;
+    let heard = worker.hear(
+        &client.origin,
+        request.headers(),
+        &mut client.visit.borrow_mut(),
+    );
     let passing = worker.passing(|| passing::Asked {
         listener: client.origin.listener,
-        client: client.origin.address.ip(),
+        client: client.visit.borrow().client(&client.origin).address,
         protocol: "HTTP/2",
         method: request.method().as_str(),
         target: target(request.uri()),
         host: request.uri().authority().map(|host| host.as_str()),
     });
-    match forward(worker, &client, &active, request, style, passing.as_ref()).await {
+    let forwarded = match heard {
+        Ok(()) => forward(worker, &client, &active, request, style, passing.as_ref()).await,
+        Err(refusal) => Err(refusal),
+    };
+    match forwarded {
         Ok(response) => response,
         Err(refusal) => {
             active.answers();
@@ -106,11 +116,28 @@ async fn forward(
     passing: Option<&Rc<Passing>>,
 ) -> Result<Response<AnswerBody>, Refusal> {
     let snapshot = worker.snapshot();
+    let exchange = begin(worker, &snapshot, client, active, request, style, passing)?;
+    exchange.run().await
+}
+
+/// Decides on a request. Nothing here waits: another one of the connection may be another client's.
+fn begin<'a>(
+    worker: &'a Worker,
+    snapshot: &'a Snapshot,
+    client: &Client,
+    active: &Rc<Active>,
+    request: Request<Incoming>,
+    style: Style,
+    passing: Option<&'a Rc<Passing>>,
+) -> Result<Exchange<'a>, Refusal> {
+    let visit = client.visit.borrow();
+    let visitor = visit.client(&client.origin);
     let (mut parts, body) = request.into_parts();
     let (target, authority) = (target(&parts.uri).to_vec(), authority(&parts)?);
     head::check(&parts.headers, authority.as_deref())?;
     worker.check_scheme(
-        &client.origin,
+        &visitor,
+        client.origin.listener,
         authority.as_deref(),
         std::str::from_utf8(&target).unwrap_or("/"),
     )?;
@@ -136,7 +163,7 @@ async fn forward(
         server: server.as_deref(),
         to: to.as_deref(),
     };
-    let mut route = decide::decide(&snapshot, &asked)?;
+    let mut route = decide::decide(snapshot, &asked)?;
     if let Some(passing) = passing {
         passing.route(&route);
     }
@@ -150,7 +177,7 @@ async fn forward(
             method: parts.method.as_str().as_bytes(),
             target: &target,
             caller: &who.caller,
-            address: Some(client.origin.address.ip()),
+            address: Some(visitor.address),
             fields: &parts.headers,
             bare: route.bare,
         };
@@ -168,7 +195,8 @@ async fn forward(
         caller: &who.text,
         priority,
         from_peer: client.origin.listener == Listener::Peer,
-        origin: &client.origin,
+        client: visitor,
+        write: worker.proxies.write,
         authority: authority.as_deref(),
     };
     head::prepare(&mut parts.headers, &onward);
@@ -178,7 +206,7 @@ async fn forward(
     if let Some(changes) = rule.and_then(|rule| rule.request_changes()) {
         head::change(&mut parts.headers, changes);
     }
-    let exchange = Exchange {
+    Ok(Exchange {
         worker,
         route,
         parts,
@@ -192,8 +220,7 @@ async fn forward(
         token: for_us.token,
         passing,
         for_peer: client.origin.listener == Listener::Peer,
-    };
-    exchange.run().await
+    })
 }
 
 impl Exchange<'_> {

@@ -9,8 +9,8 @@ use hydrant_contracts::{CorrelationId, Timeout, TraceParent, header as ours};
 
 use crate::http1::Way;
 use crate::names::{is_lookalike, is_only_in_heads};
-use crate::origin::Origin;
 use crate::priority::Priority;
+use crate::proxies::{Client, Written};
 use crate::refusal::{Reason, Refusal, Verdict, shown};
 use crate::rule;
 
@@ -51,6 +51,16 @@ const CLIENT_CERT: HeaderName = HeaderName::from_static(ours::CLIENT_CERT);
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+/// What tells of the way before: only other nodes are believed.
+const OF_THE_WAY: [HeaderName; 6] = [
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
+    FORWARDED_HOST,
+    FORWARDED_PORT,
+    header::FORWARDED,
+    CLIENT_CERT,
+];
 
 /// What all attempts of a request have in common.
 #[derive(Debug)]
@@ -59,7 +69,8 @@ pub(super) struct Onward<'a> {
     pub(super) priority: Priority,
     /// Another node sent it. What it tells of the client is true, and goes on as it is.
     pub(super) from_peer: bool,
-    pub(super) origin: &'a Origin,
+    pub(super) client: Client<'a>,
+    pub(super) write: Written,
     pub(super) authority: Option<&'a str>,
 }
 
@@ -249,20 +260,36 @@ fn add_context(headers: &mut HeaderMap) {
 }
 
 fn add_forwarded(headers: &mut HeaderMap, onward: &Onward<'_>) {
-    let mut hops: Vec<String> = headers
-        .get_all(FORWARDED_FOR)
-        .iter()
+    let client = &onward.client;
+    let claims = headers.get_all(FORWARDED_FOR).iter();
+    let mut hops: Vec<String> = claims
+        .filter(|_| !client.told)
         .filter_map(|value| Some(value.to_str().ok()?.to_owned()))
         .collect();
-    hops.push(onward.origin.address.ip().to_canonical().to_string());
-    insert(headers, FORWARDED_FOR, &hops.join(", "));
-    insert(headers, FORWARDED_PROTO, onward.origin.scheme());
-    headers.remove(CLIENT_CERT);
-    if let Some(certificate) = &onward.origin.certificate {
+    for name in &OF_THE_WAY {
+        headers.remove(name);
+    }
+    if let Some(certificate) = client.certificate {
         insert(headers, CLIENT_CERT, certificate);
     }
-    if let Some(authority) = onward.authority {
-        insert(headers, FORWARDED_HOST, authority);
+    let host = client.host.or(onward.authority);
+    if onward.write.has_x_forwarded() {
+        hops.push(client.text.to_owned());
+        insert(headers, FORWARDED_FOR, &hops.join(", "));
+        insert(headers, FORWARDED_PROTO, client.scheme());
+        if let Some(host) = host {
+            insert(headers, FORWARDED_HOST, host);
+        }
+        if let Some(port) = client.port {
+            headers.insert(FORWARDED_PORT, port.into());
+        }
+    }
+    if onward.write.has_forwarded() {
+        let mut element = Vec::new();
+        client.write_forwarded(host.unwrap_or_default(), &mut element);
+        if let Ok(element) = HeaderValue::from_bytes(&element) {
+            headers.insert(header::FORWARDED, element);
+        }
     }
 }
 

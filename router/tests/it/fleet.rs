@@ -118,6 +118,7 @@ impl Node {
             workers: 1,
             key: TokenKey::new(&SECRET),
             limits,
+            proxies: hydrant_router::Proxies::default(),
             expected: Vec::new(),
         });
         Self {

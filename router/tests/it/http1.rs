@@ -799,6 +799,7 @@ fn a_port_in_use_is_noticed() {
         workers: 2,
         key: hydrant_contracts::TokenKey::new(&[0; 32]),
         limits: Limits::default(),
+        proxies: hydrant_router::Proxies::default(),
         expected: Vec::new(),
     };
     let error = hydrant_router::Router::start(config).unwrap_err();

@@ -42,6 +42,7 @@ pub fn router_with(limits: Limits, instances: &[Instance]) -> Router {
         workers: 2,
         key: TokenKey::new(&[5; 32]),
         limits,
+        proxies: hydrant_router::Proxies::default(),
         expected: Vec::new(),
     };
     let router = Router::start(config).unwrap();

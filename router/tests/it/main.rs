@@ -19,6 +19,8 @@ mod overload;
 mod peer;
 mod peer_http2;
 mod peer_tls;
+mod proxies;
+mod proxy_protocol;
 mod public_tls;
 mod public_tls_clients;
 mod raw;

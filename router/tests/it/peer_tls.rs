@@ -24,6 +24,7 @@ fn start_error(peer: PeerConfig) -> StartError {
         workers: 1,
         key: TokenKey::new(&SECRET),
         limits: Limits::default(),
+        proxies: hydrant_router::Proxies::default(),
         expected: Vec::new(),
     });
     started.unwrap_err()

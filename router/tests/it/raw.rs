@@ -323,6 +323,7 @@ pub fn router_with(limits: Limits, workers: usize, addresses: &[SocketAddr]) -> 
         workers,
         key: TokenKey::new(&SECRET),
         limits,
+        proxies: hydrant_router::Proxies::default(),
         expected: Vec::new(),
     })
     .unwrap();

@@ -54,6 +54,7 @@ pub fn config(tls: PublicTls) -> Config {
         workers: 1,
         key: TokenKey::new(&SECRET),
         limits: Limits::default(),
+        proxies: hydrant_router::Proxies::default(),
         expected: Vec::new(),
     }
 }

@@ -8,7 +8,7 @@ use hydrant_router::{Heard, Passed, Router, Tap};
 use crate::raw::{Backend, client, ok, refusing, router};
 
 /// Hears the next request.
-fn next(tap: &mut Tap) -> Arc<Passed> {
+pub fn next(tap: &mut Tap) -> Arc<Passed> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

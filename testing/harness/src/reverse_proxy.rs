@@ -46,6 +46,15 @@ impl ReverseProxy {
         ))
     }
 
+    /// HAProxy, which passes bytes on and says first, by the PROXY protocol, whose they are. It also looks
+    /// again and again whether the backend lives.
+    pub fn balancer(backend: SocketAddr) -> Result<Self, Missing> {
+        require("haproxy", "haproxy")?;
+        let arguments = |path: &str| vec!["-db".into(), "-f".into(), path.into()];
+        let configuration = "proxy-v2-haproxy.cfg";
+        Ok(Self::start("haproxy", configuration, backend, arguments))
+    }
+
     fn start(
         name: &str,
         configuration: &str,
