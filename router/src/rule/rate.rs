@@ -239,6 +239,14 @@ mod tests {
     }
 
     #[test]
+    fn a_new_key_takes_a_free_place_or_that_of_the_longest_quiet() {
+        let group = [[11, 40], [13, 20], [15, 30], [17, 20_000]];
+        assert_eq!(place(&group, 15), 2);
+        assert_eq!(place(&group, 19), 1);
+        assert_eq!(place(&[[11, 40], [0, 0], [15, 30]], 19), 1);
+    }
+
+    #[test]
     fn keys_have_counts_of_their_own_and_the_oldest_makes_room() {
         let each = Each {
             hasher: RandomState::new(),

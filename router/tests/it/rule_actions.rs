@@ -276,7 +276,7 @@ fn slow(wait: u64) -> Backend {
 
 #[test]
 fn a_try_that_takes_too_long_is_given_up_and_another_instance_asked() {
-    let slow = slow(5000);
+    let slow = slow(60_000);
     let (_quick, quick) = telling("1.0.0");
     let mut stage = Stage::new(vec![instance("t-1", slow.address), quick]);
     stage.apply(&retrying("per_try_timeout = \"100ms\""));
@@ -286,7 +286,7 @@ fn a_try_that_takes_too_long_is_given_up_and_another_instance_asked() {
             assert_eq!(client.get("/api/t/a").text, "1.0.0");
         }
     }
-    assert!(began.elapsed() < Duration::from_secs(4), "{began:?}");
+    assert!(began.elapsed() < Duration::from_secs(15), "{began:?}");
     stage.instances.pop();
     stage.publish();
     for mut client in Client::both(&stage.router) {
@@ -295,12 +295,12 @@ fn a_try_that_takes_too_long_is_given_up_and_another_instance_asked() {
             assert_eq!(told.status, 504, "{}", told.text);
         }
     }
-    assert!(began.elapsed() < Duration::from_secs(4), "{began:?}");
+    assert!(began.elapsed() < Duration::from_secs(15), "{began:?}");
 }
 
 #[test]
 fn what_is_not_safe_to_repeat_is_given_up_and_not_sent_again() {
-    let backends = [slow(5000), slow(5000)];
+    let backends = [slow(60_000), slow(60_000)];
     let instances = backends.iter().enumerate();
     let instances = instances.map(|(at, slow)| instance(&format!("t-{at}"), slow.address));
     let mut stage = Stage::new(instances.collect());
@@ -314,7 +314,7 @@ fn what_is_not_safe_to_repeat_is_given_up_and_not_sent_again() {
 
 #[test]
 fn tries_end_with_the_deadline() {
-    let backends = [slow(5000), slow(5000), slow(5000), slow(5000)];
+    let backends = [slow(60_000), slow(60_000), slow(60_000), slow(60_000)];
     let instances = backends.iter().enumerate();
     let instances = instances.map(|(at, slow)| instance(&format!("t-{at}"), slow.address));
     let mut stage = Stage::new(instances.collect());
@@ -322,7 +322,7 @@ fn tries_end_with_the_deadline() {
     for mut client in Client::both(&stage.router) {
         let began = Instant::now();
         assert_eq!(client.get("/api/t/a").status, 504);
-        assert!(began.elapsed() < Duration::from_secs(4), "{began:?}");
+        assert!(began.elapsed() < Duration::from_secs(15), "{began:?}");
     }
     let sent = backends.iter().map(Backend::requests).sum::<usize>();
     assert!(sent <= 4, "{sent}");
@@ -332,12 +332,12 @@ fn tries_end_with_the_deadline() {
 fn a_client_that_is_slow_itself_uses_up_no_try() {
     let echo = Backend::echo();
     let mut stage = Stage::new(vec![instance("t-1", echo.address)]);
-    stage.apply(&retrying("per_try_timeout = \"500ms\""));
+    stage.apply(&retrying("per_try_timeout = \"3s\""));
     let mut wire = client(&stage.router);
     wire.send("PUT /api/t/a HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\n");
-    for byte in ["b", "o", "d", "y"] {
-        pause(Duration::from_millis(400));
-        wire.send(byte);
+    for half in ["bo", "dy"] {
+        pause(Duration::from_millis(1800));
+        wire.send(half);
     }
     assert_eq!(wire.answer().text(), "body");
 }
