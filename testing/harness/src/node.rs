@@ -19,8 +19,8 @@ use crate::{MARK, kill, marked, pause};
 /// How long a node may take to be ready on a busy machine.
 const READY: Duration = Duration::from_secs(30);
 
-/// How long anything else may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything else may take on a busy machine: also three leases of 30 s, which who died leaves behind.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The program, cut off from the environment of whoever runs the tests.
 pub fn command(program: &Path) -> Command {

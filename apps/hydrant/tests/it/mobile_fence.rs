@@ -20,7 +20,7 @@ const AFAR: &str = "mobile-afar";
 /// The key of what is published.
 const PUBLISHED: &str = "bundle";
 /// How long the watch may take to begin.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(40);
 /// How long it is looked whether anything is written.
 const CALM: Duration = Duration::from_secs(2);
 

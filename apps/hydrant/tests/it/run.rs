@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `hydrant run` of a shell that notes its process id and then sleeps; the node never answers.
 fn run(folder: &Path, grace: &str) -> (Child, Pid) {

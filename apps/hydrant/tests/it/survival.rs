@@ -8,6 +8,10 @@ use serde_json::Value;
 use crate::harness::{Node, Setup, is_soak, kill};
 use crate::load::Load;
 
+/// So many at a time are never more than an instance may have: a machine that is busy with other things does not
+/// make it look like too many.
+const CLIENTS: usize = 16;
+
 const INIT: &str = "/api/mobile/v1/init?platform=ios&version=7.2.1&locale=en-US";
 
 #[test]
@@ -18,7 +22,7 @@ fn killing_instances_under_load_fails_no_request() {
     let begun = Instant::now();
     let load = {
         let _inside = runtime.enter();
-        Load::start(node.public(), INIT, 64, Duration::from_millis(20))
+        Load::start(node.public(), INIT, CLIENTS, Duration::from_millis(20))
     };
     node.wait("the load has begun", |_| (load.good() > 100).then_some(()));
     for round in 0..kills {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::fleet::echo;
 use crate::harness::{Node, Setup, pause};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const SECRET: &str = "hunter2hunter2";
 
 fn start() -> Node {
