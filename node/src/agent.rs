@@ -12,6 +12,7 @@ use hydrant_contracts::{
     TokenKey, Version, ZoneName,
 };
 use hydrant_runtime::{Clock, Shutdown};
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -27,7 +28,7 @@ use crate::leases::Leases;
 use crate::local_api::{self, LocalApi};
 use crate::near_cache::NearCache;
 use crate::quota::Quota;
-use crate::registration::{self, Registrations};
+use crate::registration::{self, Inherited, Registrations};
 use crate::rules::{self, Rules};
 use crate::seats::Seats;
 use crate::session::Presence;
@@ -41,6 +42,15 @@ const STOP_WITHIN: Duration = Duration::from_secs(1);
 /// How long coordination may take to end the session. When it is away, it does that by itself.
 const CLOSE_WITHIN: Duration = Duration::from_millis(700);
 
+/// What an agent leaves to the one that follows it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Legacy {
+    /// Which process of the server it is, where its session goes on until the next one has taken all over.
+    incarnation: Option<String>,
+    /// What is registered with it.
+    instances: Vec<Inherited>,
+}
+
 /// What an agent is built of.
 pub struct Parts {
     /// The name of this server in the fleet.
@@ -51,6 +61,8 @@ pub struct Parts {
     pub peer: Option<SocketAddr>,
     /// How long coordination waits for a silent node.
     pub session: Duration,
+    /// What is taken over of the agent that had this server before.
+    pub before: Legacy,
     /// Checks and makes tokens.
     pub key: TokenKey,
     /// What stands behind the ports.
@@ -71,7 +83,8 @@ pub struct Parts {
 
 /// A running local API.
 pub struct Agent {
-    address: SocketAddr,
+    /// The local API, as the router sees it.
+    own: Arc<Instance>,
     presence: Arc<Presence>,
     registrations: Arc<Registrations>,
     table: Arc<Table>,
@@ -86,21 +99,24 @@ impl Agent {
     pub async fn start(mut parts: Parts) -> Result<Self, StartError> {
         parts.engines = bounded(&parts.engines);
         let coordination = parts.engines.coordination.clone();
-        let presence = Presence::open(coordination, own_server(&parts), parts.session).await?;
+        let (server, before) = (own_server(&parts), parts.before.incarnation.take());
+        let presence = Presence::open(coordination, server, before, parts.session).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .map_err(StartError::Api)?;
         let rules = rules::first(&*parts.engines.coordination).await;
         let agent = Self::new(&parts, presence, rules, &listener)?;
         let api = agent.local_api(&parts);
+        let inherited = std::mem::take(&mut parts.before.instances);
         agent.run(parts, listener, api.into_router());
+        agent.registrations.inherit(inherited).await;
         agent.table.begun().await;
         Ok(agent)
     }
 
     /// Where the local API listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.own.address
     }
 
     /// Takes an instance out of the routing table and waits until its last request is done, at
@@ -121,10 +137,33 @@ impl Agent {
 
     /// Ends every lease and every stream, and gives up the session.
     pub async fn stop(&self) {
+        self.end().await;
+        self.close().await;
+    }
+
+    /// Ends every lease and every stream; tells what the next one is to take over. With `keeps_session`, what the
+    /// session holds stays in coordination until then.
+    pub(crate) async fn retire(&self, keeps_session: bool) -> Legacy {
+        let legacy = Legacy {
+            incarnation: keeps_session.then(|| self.presence.incarnation().to_owned()),
+            instances: self.registrations.inheritance(),
+        };
+        self.end().await;
+        if !keeps_session {
+            self.close().await;
+        }
+        legacy
+    }
+
+    async fn end(&self) {
         self.shutdown.begin();
         if !self.shutdown.finished(STOP_WITHIN).await {
             tracing::warn!("some streams of the local API did not end in time");
         }
+    }
+
+    /// Gives up the session.
+    pub(crate) async fn close(&self) {
         let closed = tokio::time::timeout(CLOSE_WITHIN, self.presence.close()).await;
         if closed.is_err() {
             tracing::warn!(
@@ -173,7 +212,7 @@ impl Agent {
             gauges: Gauges::default(),
         };
         Ok(Self {
-            address,
+            own: Arc::new(own_instance(parts, address)),
             presence,
             registrations: Arc::new(registrations),
             table,
@@ -223,7 +262,7 @@ impl Agent {
             .spawn(async move { near.empty_on_failovers(&shutdown).await });
 
         let (table, shutdown) = (self.table.clone(), self.shutdown.clone());
-        let own = Arc::new(own_instance(&parts, self.address));
+        let own = self.own.clone();
         // At once: the services of this server need the local API whatever coordination does.
         parts.traffic.publish(&table.routed(&table.view(), &own));
         self.shutdown.spawn(async move {

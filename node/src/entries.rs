@@ -93,6 +93,7 @@ impl Entries {
         let (all, key) = (self.clone(), key.clone());
         self.shutdown.spawn(async move {
             tokio::select! {
+                biased;
                 () = all.shutdown.begun() => {}
                 () = all.keep(&key, wishes, tell) => {}
             }

@@ -30,12 +30,12 @@ pub mod supervisor;
 mod table;
 mod traffic;
 
-pub use agent::{Agent, Parts};
+pub use agent::{Agent, Legacy, Parts};
 pub use config::{Engines, FleetConfig, NodeConfig, Quotas, SESSION};
 pub use error::StartError;
 pub use exports::{Exports, ExportsConfig, GraphiteConfig, SplunkConfig, collector_url};
 pub use identity::{IdentityError, load_or_create_key, write_operator_token};
-pub use node::Node;
+pub use node::{Inheritance, Node, Retired};
 pub use process::Limits;
 pub use supervision::Supervision;
 pub use supervisor::{MAX_INSTANCES, ServiceSpec};

@@ -14,7 +14,7 @@ mod stream;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ enum Wake {
     Look,
     /// Somebody waits until all was read that is there now.
     Settle(oneshot::Sender<()>),
+    /// As `Settle`, and nothing is read afterwards.
+    End(oneshot::Sender<()>),
 }
 
 /// The files that a process is to write to.
@@ -135,6 +137,17 @@ impl Logs {
             // The thread has ended: there is nothing more to come.
             let _ = settled.await;
         }
+    }
+
+    /// Stores what was printed until now, and leaves what comes to another node.
+    pub async fn end(&self) {
+        let (done, ended) = oneshot::channel();
+        let mut wake = Wake::End(done);
+        while let Err(TrySendError::Full(full)) = self.0.wake.try_send(wake) {
+            wake = full;
+            tokio::time::sleep(INTERVAL / 10).await;
+        }
+        let _ = ended.await;
     }
 
     /// Tells that only these instances may still write: the files of all others are of processes
@@ -239,9 +252,16 @@ impl Reader {
                 return;
             };
             self.look(&shared);
-            if let Some(Wake::Settle(done)) = wake {
-                // Whoever asked may not wait any more.
-                let _ = done.send(());
+            // Whoever asked may not wait any more.
+            match wake {
+                Some(Wake::Settle(done)) => {
+                    let _ = done.send(());
+                }
+                Some(Wake::End(done)) => {
+                    let _ = done.send(());
+                    return;
+                }
+                Some(Wake::Look) | None => {}
             }
         }
     }

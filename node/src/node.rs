@@ -1,4 +1,5 @@
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -8,9 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hydrant_contracts::{Error, Identity, InstanceId, ServerName, ServiceId, TokenKey};
 use hydrant_ports::{Coordination, Expect, Key};
-use hydrant_router::{PeerConfig, Router};
+use hydrant_router::{PeerConfig, Router, Sockets};
 
-use crate::agent::{Agent, Parts};
+use crate::agent::{Agent, Legacy, Parts};
 use crate::config::{Engines, NodeConfig};
 use crate::deadline::bounded;
 use crate::error::StartError;
@@ -24,6 +25,9 @@ use crate::traffic::RouterTraffic;
 
 /// How long the supervised services may take to end.
 const SERVICES_END_WITHIN: Duration = Duration::from_secs(4);
+
+/// How long connections without a request stay at a node that has given its server over.
+const IDLE_STAY: Duration = Duration::from_secs(10);
 
 /// How long the last requests may take once the services have ended.
 const ROUTER_DRAINS: Duration = Duration::from_millis(300);
@@ -41,16 +45,37 @@ pub struct Node {
     exports: Exports,
 }
 
+/// What a node has of the one that it follows.
+#[derive(Debug, Default)]
+pub struct Inheritance {
+    /// Where that one listens.
+    pub sockets: Sockets,
+    /// Its registrations.
+    pub legacy: Legacy,
+}
+
 impl Node {
     /// Makes the node's secrets where they are missing, listens, opens the local API, and starts
     /// or takes over the supervised services. The data folder must be held by this process alone.
     pub async fn start(config: NodeConfig, engines: Engines) -> Result<Self, StartError> {
+        let node = Self::prepare(config, engines, Inheritance::default()).await?;
+        node.open();
+        Ok(node)
+    }
+
+    /// As [`start`](Self::start), in the place of another node. It accepts nothing before it is
+    /// [opened](Self::open).
+    pub async fn prepare(
+        config: NodeConfig,
+        engines: Engines,
+        before: Inheritance,
+    ) -> Result<Self, StartError> {
         make_folder(&config.data)?;
         let key = match &config.fleet {
             Some(fleet) => fleet.key.clone(),
             None => load_or_create_key(&config.data.join("key"))?,
         };
-        let router = Router::start(hydrant_router::Config {
+        let router_config = hydrant_router::Config {
             public: config.public,
             secure: config.secure.clone(),
             proxies: config.proxies.clone(),
@@ -65,7 +90,8 @@ impl Node {
             expected: (config.services.iter())
                 .map(|service| service.id.clone())
                 .collect(),
-        })?;
+        };
+        let router = Router::prepare(router_config, before.sockets)?;
         let (public, local) = (router.public_addr(), router.local_addr());
         let (secure, peer) = (router.secure_addr(), router.peer_addr());
         if config.access_log > 0.0 {
@@ -87,6 +113,7 @@ impl Node {
                 .and_then(|fleet| fleet.advertise)
                 .or(peer),
             session: config.session,
+            before: before.legacy,
             key: key.clone(),
             engines: engines.clone(),
             traffic: traffic.clone(),
@@ -146,6 +173,37 @@ impl Node {
         })
     }
 
+    /// Accepts from now on.
+    pub fn open(&self) {
+        self.traffic.open();
+    }
+
+    /// Gives the server over to another node, and routes on by what is known now until that one does. The
+    /// services run on for it. With `keeps_session` the fleet sees no gap: what this node has put in coordination
+    /// stays until the other one has taken it over.
+    pub async fn retire(self, keeps_session: bool) -> Retired {
+        // What ends now is not gone.
+        self.traffic.freeze();
+        self.supervisor.leave();
+        let legacy = self.agent.retire(keeps_session).await;
+        self.logs.end().await;
+        self.exports.stop().await;
+        Retired {
+            traffic: self.traffic,
+            agent: self.agent,
+            legacy,
+        }
+    }
+
+    /// Where it listens, for another node in its place.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no more files.
+    pub fn sockets(&self) -> io::Result<Sockets> {
+        self.traffic.sockets()
+    }
+
     /// Where the outside comes in.
     pub fn public_addr(&self) -> SocketAddr {
         self.public
@@ -180,6 +238,41 @@ impl Node {
         // What the services said last goes out too.
         self.logs.settle().await;
         self.exports.stop().await;
+    }
+}
+
+/// A node that has given its server over. Its router goes on by what it knew then, until another one does.
+pub struct Retired {
+    traffic: Arc<RouterTraffic>,
+    agent: Arc<Agent>,
+    legacy: Legacy,
+}
+
+impl Retired {
+    /// What the next node needs of this one.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no more files.
+    pub fn inheritance(&self) -> io::Result<Inheritance> {
+        Ok(Inheritance {
+            sockets: self.traffic.sockets()?,
+            legacy: self.legacy.clone(),
+        })
+    }
+
+    /// The registrations that the next node takes over.
+    pub fn legacy(&self) -> &Legacy {
+        &self.legacy
+    }
+
+    /// Another one accepts: ends each connection with its next answer, those without a request after a while, and
+    /// all that is left after `drain`.
+    pub async fn end(self, drain: Duration) {
+        self.traffic.leave();
+        self.agent.close().await;
+        tokio::time::sleep(IDLE_STAY.min(drain)).await;
+        self.traffic.shutdown(drain.saturating_sub(IDLE_STAY)).await;
     }
 }
 

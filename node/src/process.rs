@@ -201,11 +201,14 @@ impl Process {
 }
 
 /// The node's own variables that a process gets only when they are meant for it: a port, which all
-/// would want, and where a database and its password are.
+/// would want, who waits for the node, whom it tells that it serves, and where a database and its password are.
 fn not_inherited() -> impl Iterator<Item = OsString> {
     let is_kept = |name: &OsString| {
         let name = name.to_string_lossy();
-        name == "PORT" || name.starts_with("HYDRANT_RECORDS") || name.starts_with("HYDRANT_OBJECTS")
+        ["PORT", "HYDRANT_PREDECESSOR", "NOTIFY_SOCKET"].contains(&&*name)
+            || ["HYDRANT_RECORDS", "HYDRANT_OBJECTS"]
+                .iter()
+                .any(|own| name.starts_with(own))
     };
     std::env::vars_os().map(|(name, _)| name).filter(is_kept)
 }

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hydrant_contracts::{Code, Error, Identity, Instance, InstanceId, InstanceState};
+use futures::future::join_all;
+use hydrant_contracts::{Code, Error, Identity, Instance, InstanceId, InstanceState, ServiceId};
 use hydrant_ports::{EngineError, ErrorKind, Key};
 use hydrant_runtime::{Clock, Shutdown};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -29,6 +31,17 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// How long a registration, or a change of one, waits for coordination. After that it is known to
 /// this node alone for the time being.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long an instance of the node before this one is taken for there without having registered here.
+const INHERITED_FOR: Duration = Duration::from_secs(10);
+
+/// An instance that was registered with the node before this one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Inherited {
+    /// The service that registered it; `None` for an operator.
+    owner: Option<ServiceId>,
+    instance: Instance,
+}
 
 /// What the owner of a registration is told.
 pub(crate) enum Told {
@@ -121,12 +134,65 @@ impl Registrations {
         let lease = self
             .leases
             .grant(owner, crate::leases::ttl(asked_ttl_ms, DEFAULT_TTL))?;
-        let registration = Arc::new(Registration::new(owner, &lease, &instance)?);
+        let registration = Arc::new(Registration::new(owner, lease.id.clone(), &instance)?);
         let (events, told) = mpsc::channel(8);
         let all = self.clone();
         self.shutdown
             .spawn(async move { all.hold(&registration, instance, &lease, &events).await });
         Ok(told)
+    }
+
+    /// Takes over what the node before has registered, until it registers here: its processes run on and notice in
+    /// a moment. Returns when this node's router knows, and coordination, if it is there.
+    pub(crate) async fn inherit(self: &Arc<Self>, before: Vec<Inherited>) {
+        let mut tellings = Vec::new();
+        for Inherited { owner, instance } in before {
+            let owner = owner.map_or(Identity::Operator, Identity::Service);
+            let entered = Registration::new(&owner, String::new(), &instance).and_then(|new| {
+                let registration = Arc::new(new);
+                let telling = self.enter(&registration, instance)?;
+                Ok((registration, telling))
+            });
+            match entered {
+                Ok((registration, telling)) => {
+                    tellings.push(telling);
+                    let all = self.clone();
+                    self.shutdown
+                        .spawn(async move { all.hold_inherited(&registration).await });
+                }
+                Err(error) => tracing::warn!(%error, "cannot take over a registration"),
+            }
+        }
+        let heard = tellings.into_iter().map(|telling| self.heard(telling));
+        for refused in join_all(heard).await.into_iter().filter_map(Result::err) {
+            tracing::warn!(error = %refused, "cannot take over a registration");
+        }
+    }
+
+    async fn hold_inherited(&self, registration: &Arc<Registration>) {
+        let mut replaced = registration.replaced.subscribe();
+        tokio::select! {
+            () = self.shutdown.begun() => {}
+            _ = replaced.wait_for(|replaced| *replaced) => {}
+            () = tokio::time::sleep(INHERITED_FOR) => {
+                tracing::warn!(instance = %registration.id,
+                    "registered with the node before, and not with this one");
+                self.leave(registration);
+            }
+        }
+    }
+
+    /// What the next node is to take over.
+    pub(crate) fn inheritance(&self) -> Vec<Inherited> {
+        let all = self.live();
+        let inherited = |live: &Live| Inherited {
+            owner: match &live.registration.owner {
+                Identity::Service(service) => Some(service.clone()),
+                Identity::Operator => None,
+            },
+            instance: live.instance.clone(),
+        };
+        all.values().map(inherited).collect()
     }
 
     /// Changes the state of an instance; returns when this node's router knows.
@@ -268,8 +334,12 @@ impl Registrations {
         Ok(telling)
     }
 
-    /// Removes what `enter` has made, unless a newer registration took over.
+    /// Removes what `enter` has made, unless a newer registration took over. What ends with the node ends with its
+    /// session, unless another node takes it over.
     fn leave(&self, registration: &Arc<Registration>) {
+        if self.shutdown.has_begun() {
+            return;
+        }
         let mut all = self.live();
         let now = all.get(&registration.id);
         if now.is_some_and(|now| Arc::ptr_eq(&now.registration, registration)) {
@@ -353,13 +423,13 @@ impl Registrations {
 }
 
 impl Registration {
-    fn new(owner: &Identity, lease: &Lease, instance: &Instance) -> Result<Self, Error> {
+    fn new(owner: &Identity, lease_id: String, instance: &Instance) -> Result<Self, Error> {
         let key = instance_key(&instance.service, instance.id.as_str())
             .map_err(|error| invalid("invalid_name", error.to_string()))?;
         Ok(Self {
             id: instance.id.clone(),
             key,
-            lease_id: lease.id.clone(),
+            lease_id,
             owner: owner.clone(),
             replaced: watch::Sender::new(false),
         })

@@ -4,7 +4,8 @@
 //! the process, so that a node tells its own from that of its predecessor and from that of a twin,
 //! a second living node of the same name:
 //!
-//! - A predecessor on this machine whose process is gone is followed at once.
+//! - A predecessor on this machine whose process is gone is followed at once, and so is one that has given its
+//!   server over to this process.
 //! - Of any other entry it is not known whether somebody stands behind it. The newcomer puts a
 //!   claim beside it; a living holder answers by writing its entry again, and the newcomer is
 //!   refused. Without an answer the newcomer takes the name.
@@ -54,6 +55,8 @@ pub(crate) struct Name {
     key: Key,
     claim: Key,
     own: Record,
+    /// The incarnation that gave the name over to this process, and may live.
+    before: Option<String>,
     value: Bytes,
     /// The revision of the entry as this process wrote it last; 0 when it never has.
     written: Mutex<u64>,
@@ -94,7 +97,8 @@ enum Answer {
 }
 
 impl Name {
-    pub(crate) fn new(server: &Server) -> Result<Self, EngineError> {
+    /// The name of `server`, which the incarnation `before` gives over, if there is one.
+    pub(crate) fn new(server: &Server, before: Option<String>) -> Result<Self, EngineError> {
         let own = Record {
             server: server.clone(),
             incarnation: uuid::Uuid::new_v4().simple().to_string(),
@@ -108,9 +112,15 @@ impl Name {
             key: format!("{SERVERS}{}", server.name).parse()?,
             claim: format!("{SERVERS}{}~", server.name).parse()?,
             own,
+            before,
             value: value.into(),
             written: Mutex::new(0),
         })
+    }
+
+    /// Which process of this server this is.
+    pub(crate) fn incarnation(&self) -> &str {
+        &self.own.incarnation
     }
 
     /// Puts the entry under `session`, unless another living node holds the name.
@@ -188,6 +198,9 @@ impl Name {
         let machine = |process: &str| process.rsplit_once('@').map(|(_, boot)| boot.to_owned());
         if record.incarnation == self.own.incarnation {
             return Holder::Ourselves;
+        }
+        if self.before.as_ref() == Some(&record.incarnation) {
+            return Holder::Nobody;
         }
         let is_near = machine(&record.process).is_some_and(|boot| !boot.is_empty())
             && machine(&record.process) == machine(&self.own.process)
@@ -351,7 +364,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn entry(name: &str, revision: u64) -> Entry {
-        let name = Name::new(&server(name)).unwrap();
+        let name = Name::new(&server(name), None).unwrap();
         Entry {
             key: name.key.clone(),
             value: name.value.clone(),
@@ -360,14 +373,14 @@ pub(crate) mod tests {
     }
 
     fn record(change: impl FnOnce(&mut Record)) -> Record {
-        let mut record = Name::new(&server("one")).unwrap().own;
+        let mut record = Name::new(&server("one"), None).unwrap().own;
         change(&mut record);
         record
     }
 
     #[test]
     fn an_entry_says_whether_somebody_stands_behind_it() {
-        let name = Name::new(&server("one")).unwrap();
+        let name = Name::new(&server("one"), None).unwrap();
         assert_eq!(name.holder(&name.own), Holder::Ourselves);
         // Another run in this very process, as seen on this machine.
         let living = record(|_| {});
@@ -376,6 +389,8 @@ pub(crate) mod tests {
         assert_eq!(name.holder(&earlier), Holder::Nobody);
         let elsewhere = record(|record| record.process = "1@other".into());
         assert_eq!(name.holder(&elsewhere), Holder::Somebody { is_seen: false });
+        let before = Name::new(&server("one"), Some(living.incarnation.clone())).unwrap();
+        assert_eq!(before.holder(&living), Holder::Nobody);
         let contained = record(|record| record.pid_space = "pid:[1]".into());
         assert_eq!(name.holder(&contained), Holder::Somebody { is_seen: false });
     }

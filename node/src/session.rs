@@ -55,11 +55,13 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// Opens the first session and takes the name of the server. `ttl` is how long an engine on
+    /// Opens the first session and takes the name of the server, which the incarnation `before` gives over, if
+    /// there is one. `ttl` is how long an engine on
     /// another machine waits for a silent node.
     pub(crate) async fn open(
         coordination: Arc<dyn Coordination>,
         server: Server,
+        before: Option<String>,
         ttl: Duration,
     ) -> Result<Self, StartError> {
         let engine = |source| StartError::Engine {
@@ -67,7 +69,7 @@ impl Presence {
             source,
         };
         let presence = Self {
-            name: Name::new(&server).map_err(engine)?,
+            name: Name::new(&server, before).map_err(engine)?,
             coordination,
             server,
             ttl,
@@ -85,6 +87,11 @@ impl Presence {
             }
         };
         Ok(presence)
+    }
+
+    /// Which process of this server this is.
+    pub(crate) fn incarnation(&self) -> &str {
+        self.name.incarnation()
     }
 
     /// The session, or `Unavailable` while there is none.

@@ -165,6 +165,13 @@ impl Supervisor {
         let _ = tokio::time::timeout(SHUTDOWN_LOGS, logs).await;
     }
 
+    /// Looks after no process any more: all run on, for the next supervisor.
+    pub fn leave(&self) {
+        let mut fleet = self.fleet();
+        fleet.shut_down = true;
+        fleet.slots.clear();
+    }
+
     /// Takes over the living processes of earlier nodes. Returns the slots of those that were
     /// started from something else than their service is now.
     fn adopt(&self) -> io::Result<Vec<Slot>> {

@@ -1,13 +1,15 @@
 //! What the node asks of the router.
 
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use hydrant_contracts::{InstanceId, Pattern, proto};
 use hydrant_router::stats::{prometheus, troubles};
 use hydrant_router::{
-    EndpointStats, Explanation, InstanceStats, Listener, Moment, Router, Table as RoutingTable,
-    Tap, explain,
+    EndpointStats, Explanation, InstanceStats, Listener, Moment, Router, Sockets,
+    Table as RoutingTable, Tap, explain,
 };
 
 /// The data plane, as the node sees it.
@@ -42,18 +44,46 @@ pub trait Traffic: Send + Sync + 'static {
 }
 
 /// A router until it is shut down.
-pub(crate) struct RouterTraffic(RwLock<Option<Router>>);
+pub(crate) struct RouterTraffic {
+    router: RwLock<Option<Router>>,
+    /// The table stays as it is.
+    frozen: AtomicBool,
+}
 
 impl RouterTraffic {
     pub(crate) fn new(router: Router) -> Self {
-        Self(RwLock::new(Some(router)))
+        Self {
+            router: RwLock::new(Some(router)),
+            frozen: AtomicBool::new(false),
+        }
+    }
+
+    /// Routes by the table of now for good.
+    pub(crate) fn freeze(&self) {
+        self.frozen.store(true, Ordering::Release);
+    }
+
+    /// Begins to accept.
+    pub(crate) fn open(&self) {
+        self.with(Router::open);
+    }
+
+    /// Its listening sockets, for another router.
+    pub(crate) fn sockets(&self) -> io::Result<Sockets> {
+        self.with(|router| Some(router.sockets()))
+            .unwrap_or_else(|| Ok(Sockets::default()))
+    }
+
+    /// Leaves what comes from now on to another router.
+    pub(crate) fn leave(&self) {
+        self.with(Router::leave);
     }
 
     /// Lets requests under way end for at most `drain`, and stops. From then on nothing is
     /// routed and nothing was counted.
     pub(crate) async fn shutdown(&self, drain: Duration) {
         let router = self
-            .0
+            .router
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
@@ -63,14 +93,16 @@ impl RouterTraffic {
     }
 
     fn with<T: Default>(&self, ask: impl FnOnce(&Router) -> T) -> T {
-        let router = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let router = self.router.read().unwrap_or_else(PoisonError::into_inner);
         router.as_ref().map(ask).unwrap_or_default()
     }
 }
 
 impl Traffic for RouterTraffic {
     fn publish(&self, table: &RoutingTable) {
-        self.with(|router| router.publish(table));
+        if !self.frozen.load(Ordering::Acquire) {
+            self.with(|router| router.publish(table));
+        }
     }
 
     fn rules_epoch(&self) -> u64 {

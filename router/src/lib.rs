@@ -40,6 +40,7 @@ mod scratch;
 mod service;
 mod shed;
 mod snapshot;
+mod sockets;
 mod splice;
 pub mod stats;
 mod stream;
@@ -67,6 +68,7 @@ pub use proxies::{Network, NetworkError, Proxies, Told, Written};
 pub use refusal::{Elsewhere, Reason, Refusal, Unsent};
 pub use service::{Candidates, Endpoint, EndpointKind, Groups, Instance, Service};
 pub use snapshot::Snapshot;
+pub use sockets::{Gate, Sockets, UnknownGate};
 pub use stats::{EndpointStats, InstanceStats};
 pub use table::Table;
 pub use tls::{

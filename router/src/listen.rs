@@ -1,12 +1,11 @@
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hydrant_contracts::{InstanceId, Pattern, ServiceId, TokenKey};
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::sync::{oneshot, watch};
 
 use crate::balance::Chooser;
@@ -16,15 +15,11 @@ use crate::passing::Taps;
 use crate::priority::Priority;
 use crate::proxies::Proxies;
 use crate::snapshot::Snapshot;
+use crate::sockets::{Gate, Sockets};
 use crate::stats::{self, InstanceStats};
 use crate::table::Table;
 use crate::tls::{Front, PeerTls, PublicTls, PublicTlsError, Tls, TlsError};
 use crate::worker::{self, Parts, Phase};
-
-/// Connections that wait to be accepted, per listener and worker.
-const BACKLOG: i32 = 4096;
-/// After how long the system asks a silent client whether it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// How a router is set up.
 #[derive(Clone, Debug)]
@@ -156,6 +151,9 @@ pub enum StartError {
     /// TLS can't be spoken with the outside.
     #[error(transparent)]
     PublicTls(#[from] PublicTlsError),
+    /// The system gives no more files.
+    #[error("cannot keep the listening sockets for a successor")]
+    Share(#[source] io::Error),
     /// The system gives no thread.
     #[error("cannot start a worker of the router")]
     Thread(#[source] io::Error),
@@ -176,6 +174,8 @@ pub struct Router {
     publishing: Mutex<()>,
     taps: Arc<Taps>,
     phase: watch::Sender<Phase>,
+    /// Where it listens, to be handed on; empty as soon as it accepts no more.
+    sockets: Mutex<Sockets>,
     workers: Vec<Running>,
 }
 
@@ -188,64 +188,81 @@ struct Running {
 impl Router {
     /// Binds the listeners and starts the workers. There are no instances yet.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        let router = Self::prepare(config, Sockets::default())?;
+        router.open();
+        Ok(router)
+    }
+
+    /// As [`start`](Self::start), on the sockets that were `handed` where they are at the configured addresses.
+    /// Nothing is accepted before it is [opened](Self::open).
+    pub fn prepare(config: Config, handed: Sockets) -> Result<Self, StartError> {
         let count = config.workers.max(1);
-        let public = bind("public", config.public, count)?;
-        let local = bind("local", config.local, count)?;
-        let (secures, front) = match &config.secure {
-            None => (Vec::new(), None),
-            Some(secure) => (
-                bind("tls", secure.listen, count)?,
-                Some(Arc::new(Front::load(&secure.tls)?)),
-            ),
-        };
-        let (peers, tls) = match &config.peer {
-            None => (Vec::new(), None),
-            Some(peer) => (bind_peer(peer, count)?, load(peer)?),
-        };
-        let address = |sockets: &[TcpListener], asked: SocketAddr| {
-            sockets
-                .first()
-                .and_then(|socket| socket.local_addr().ok())
-                .unwrap_or(asked)
-        };
-        let (phase, _) = watch::channel(Phase::Running);
-        let first = Snapshot::expecting(count, config.expected, Moment::now());
+        let sockets = bind(&config, count, handed)?;
         let secure = config.secure.as_ref();
+        let front = secure.map(|secure| Front::load(&secure.tls)).transpose()?;
+        let peer_tls = config.peer.as_ref().map(load).transpose()?.flatten();
+        let address = |gate, asked| sockets.address(gate).unwrap_or(asked);
+        let (phase, _) = watch::channel(Phase::Waiting);
+        let first = Snapshot::expecting(count, config.expected, Moment::now());
         let mut router = Self {
-            public: address(&public, config.public),
-            secure: secure.map(|secure| address(&secures, secure.listen)),
-            front: front.clone(),
-            local: address(&local, config.local),
-            peer: config.peer.map(|peer| address(&peers, peer.listen)),
+            public: address(Gate::Public, config.public),
+            secure: secure.map(|secure| address(Gate::Tls, secure.listen)),
+            front: front.map(Arc::new),
+            local: address(Gate::Local, config.local),
+            peer: config.peer.map(|peer| address(Gate::Peer, peer.listen)),
             key: config.key.clone(),
             snapshot: Arc::new(ArcSwap::from_pointee(first)),
             publishing: Mutex::new(()),
             taps: Arc::default(),
             phase,
+            sockets: Mutex::new(sockets.try_clone().map_err(StartError::Share)?),
             workers: Vec::with_capacity(count),
         };
         let proxies = Arc::new(config.proxies);
         let redirects = secure.and_then(|secure| secure.redirects_to(router.secure));
-        let (mut secures, mut peers) = (secures.into_iter(), peers.into_iter());
-        for (index, (public, local)) in public.into_iter().zip(local).enumerate() {
+        for (index, sockets) in sockets.deal(count).into_iter().enumerate() {
             let parts = Parts {
                 index,
                 limits: config.limits.clone(),
                 proxies: Arc::clone(&proxies),
                 key: config.key.clone(),
                 snapshot: Arc::clone(&router.snapshot),
-                public,
-                local,
-                secure: secures.next().zip(front.clone()),
+                hosts: [router.public, router.local],
+                sockets,
+                front: router.front.clone(),
                 redirects,
-                peer: peers.next(),
-                tls: tls.clone(),
+                tls: peer_tls.clone(),
                 taps: Arc::clone(&router.taps),
                 phase: router.phase.subscribe(),
             };
             router.workers.push(start_worker(parts)?);
         }
         Ok(router)
+    }
+
+    /// Accepts from now on.
+    pub fn open(&self) {
+        self.phase.send_replace(Phase::Running);
+    }
+
+    /// Its sockets once more, for another one that accepts on them too. None when it accepts no more itself.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no more files.
+    pub fn sockets(&self) -> io::Result<Sockets> {
+        self.held_sockets().try_clone()
+    }
+
+    /// Leaves its sockets to another one that accepts on them: each connection ends with its next answer, and
+    /// those that have no request may still send one.
+    pub fn leave(&self) {
+        *self.held_sockets() = Sockets::default();
+        self.phase.send_replace(Phase::Leaving);
+    }
+
+    fn held_sockets(&self) -> MutexGuard<'_, Sockets> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the public listener listens.
@@ -328,14 +345,15 @@ impl Router {
 
     /// Accepts no more, lets requests under way end for at most `drain`, and stops.
     pub async fn shutdown(mut self, drain: Duration) {
-        let _ = self.phase.send(Phase::Draining);
+        *self.held_sockets() = Sockets::default();
+        self.phase.send_replace(Phase::Draining);
         let workers = std::mem::take(&mut self.workers);
         let (threads, ended): (Vec<_>, Vec<_>) = workers
             .into_iter()
             .map(|worker| (worker.thread, worker.ended))
             .unzip();
         let _ = tokio::time::timeout(drain, futures::future::join_all(ended)).await;
-        let _ = self.phase.send(Phase::Stopped);
+        self.phase.send_replace(Phase::Stopped);
         let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
         let _ = tokio::task::spawn_blocking(join).await;
     }
@@ -343,7 +361,7 @@ impl Router {
 
 impl Drop for Router {
     fn drop(&mut self) {
-        let _ = self.phase.send(Phase::Stopped);
+        self.phase.send_replace(Phase::Stopped);
     }
 }
 
@@ -373,95 +391,30 @@ fn start_worker(parts: Parts) -> Result<Running, StartError> {
     })
 }
 
-fn bind_peer(peer: &PeerConfig, workers: usize) -> Result<Vec<TcpListener>, StartError> {
-    if peer.tls.is_none() && !peer.listen.ip().is_loopback() {
+/// Every gate that is configured.
+fn bind(config: &Config, workers: usize, mut handed: Sockets) -> Result<Sockets, StartError> {
+    if let Some(peer) = &config.peer
+        && peer.tls.is_none()
+        && !peer.listen.ip().is_loopback()
+    {
         return Err(StartError::InClear(peer.listen));
     }
-    bind("peer", peer.listen, workers)
+    let gates = [
+        (Gate::Public, Some(config.public)),
+        (Gate::Local, Some(config.local)),
+        (Gate::Tls, config.secure.as_ref().map(|tls| tls.listen)),
+        (Gate::Peer, config.peer.as_ref().map(|peer| peer.listen)),
+    ];
+    let mut sockets = Sockets::default();
+    for (gate, address) in gates {
+        if let Some(address) = address {
+            sockets.bind(gate, address, workers, &mut handed)?;
+        }
+    }
+    Ok(sockets)
 }
 
 fn load(peer: &PeerConfig) -> Result<Option<Arc<Tls>>, TlsError> {
     let load = |files| Tls::load(files).map(Arc::new);
     peer.tls.as_ref().map(load).transpose()
-}
-
-/// One listening socket per worker.
-fn bind(
-    which: &'static str,
-    address: SocketAddr,
-    workers: usize,
-) -> Result<Vec<TcpListener>, StartError> {
-    sockets(address, workers).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::InUse { which, address },
-        _ => StartError::Listen {
-            which,
-            address,
-            source,
-        },
-    })
-}
-
-/// The kernel spreads connections over sockets that share a port. So that another process on the
-/// same port is noticed and not joined, the port is first taken without sharing.
-#[cfg(target_os = "linux")]
-fn sockets(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
-    let bound = {
-        let probe = socket(address)?;
-        probe.bind(&address.into())?;
-        probe.listen(1)?;
-        probe.local_addr()?.as_socket().unwrap_or(address)
-    };
-    let shared = |_| {
-        let socket = socket(bound)?;
-        socket.set_reuse_port(true)?;
-        listen(socket, bound)
-    };
-    (0..workers).map(shared).collect()
-}
-
-/// All workers accept from one socket.
-#[cfg(not(target_os = "linux"))]
-fn sockets(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
-    let first = listen(socket(address)?, address)?;
-    let others = (1..workers)
-        .map(|_| first.try_clone())
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(std::iter::once(first).chain(others).collect())
-}
-
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    Ok(socket)
-}
-
-/// What is set here holds for every connection that is accepted.
-fn listen(socket: Socket, address: SocketAddr) -> io::Result<TcpListener> {
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpStream;
-
-    use super::*;
-
-    /// Linux hands it on from the listener, which saves a call for each connection.
-    #[test]
-    fn what_is_accepted_sends_without_delay() {
-        let sockets = sockets(([127, 0, 0, 1], 0).into(), 1).unwrap();
-        sockets[0].set_nonblocking(false).unwrap();
-        let _client = TcpStream::connect(sockets[0].local_addr().unwrap()).unwrap();
-        let (accepted, _) = sockets[0].accept().unwrap();
-        assert!(accepted.nodelay().unwrap());
-    }
 }

@@ -28,6 +28,7 @@ use crate::scratch::Scratch;
 use crate::service::Instance;
 use crate::shed::Watch;
 use crate::snapshot::Snapshot;
+use crate::sockets::Gate;
 use crate::splice::Pipes;
 use crate::stream::Stream;
 use crate::tls::{Front, Protocol, Tls};
@@ -47,10 +48,14 @@ const REFRESH_EVERY: Duration = Duration::from_secs(1);
 const TURNED_AWAY_EVERY: Duration = Duration::from_secs(1);
 
 /// What a router tells its workers to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
+    /// Accept nothing yet.
+    Waiting,
     Running,
-    /// Accept no more, end what is under way.
+    /// Another process accepts on the same sockets: end each connection with its next answer.
+    Leaving,
+    /// Accept no more, end what is under way, and idle connections at once.
     Draining,
     Stopped,
 }
@@ -78,6 +83,8 @@ pub(crate) struct Worker {
     current: RefCell<Current>,
     hosts: [Box<str>; 2],
     draining: Cell<bool>,
+    /// Connections without a request stay open.
+    leaves_idle: Cell<bool>,
     last_turned_away: Cell<Option<Moment>>,
     /// The services of which it was the first to refuse a request for load.
     shedding: RefCell<Vec<Watch>>,
@@ -117,22 +124,19 @@ pub(crate) struct Parts {
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) key: TokenKey,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
-    pub(crate) public: std::net::TcpListener,
-    pub(crate) local: std::net::TcpListener,
-    pub(crate) secure: Option<(std::net::TcpListener, Arc<Front>)>,
+    /// Where the public and the local listener are.
+    pub(crate) hosts: [SocketAddr; 2],
+    pub(crate) sockets: Vec<(Gate, std::net::TcpListener)>,
+    pub(crate) front: Option<Arc<Front>>,
     pub(crate) redirects: Option<u16>,
-    pub(crate) peer: Option<std::net::TcpListener>,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) taps: Arc<Taps>,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
 impl Worker {
-    fn new(parts: &Parts) -> std::io::Result<Self> {
-        let host = |listener: &std::net::TcpListener| -> std::io::Result<Box<str>> {
-            Ok(listener.local_addr()?.to_string().into())
-        };
-        Ok(Self {
+    fn new(parts: &Parts) -> Self {
+        Self {
             index: parts.index,
             limits: parts.limits.clone(),
             proxies: Arc::clone(&parts.proxies),
@@ -150,8 +154,9 @@ impl Worker {
                 snapshot: Rc::new(Held(parts.snapshot.load_full())),
                 cache: arc_swap::Cache::new(Arc::clone(&parts.snapshot)),
             }),
-            hosts: [host(&parts.public)?, host(&parts.local)?],
+            hosts: parts.hosts.map(|address| address.to_string().into()),
             draining: Cell::new(false),
+            leaves_idle: Cell::new(true),
             last_turned_away: Cell::new(None),
             shedding: RefCell::default(),
             connections: Cell::new(0),
@@ -159,7 +164,7 @@ impl Worker {
             callers: Visitors::default(),
             turning_away: Cell::new(0),
             last_closed: tokio::sync::Notify::new(),
-        })
+        }
     }
 
     /// The routing snapshot that holds now.
@@ -295,8 +300,15 @@ impl Worker {
     }
 
     /// The router ends: no request after the present ones.
+    /// The router ends: no request of a connection after its present one.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// A connection without a request may still send one. Clients send into one that is closed for no reason
+    /// of theirs, and lose what they sent.
+    pub(crate) fn leaves_idle(&self) -> bool {
+        self.leaves_idle.get()
     }
 
     /// Sends who comes from the outside in clear text to the same by TLS, where that is wanted.
@@ -353,29 +365,27 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
 }
 
 async fn work(parts: Parts) -> std::io::Result<()> {
-    let worker = Rc::new(Worker::new(&parts)?);
+    let worker = Rc::new(Worker::new(&parts));
     worker.alarms.sweep(Moment::now());
     let Parts {
-        public,
-        local,
-        secure,
-        peer,
+        sockets,
+        front,
         mut phase,
         snapshot,
         ..
     } = parts;
-    let front = secure.as_ref().map(|(_, front)| Arc::clone(front));
-    let mut sockets = vec![(public, Door::Public), (local, Door::Local)];
-    sockets.extend(secure.map(|(socket, front)| (socket, Door::Secure(front))));
-    let peer_door = || match &worker.tls {
-        None => Door::Peer,
-        Some(tls) => Door::SecurePeer(Arc::clone(tls)),
+    let door = |gate| match (gate, &front, &worker.tls) {
+        (Gate::Public, ..) => Some(Door::Public),
+        (Gate::Local, ..) => Some(Door::Local),
+        (Gate::Tls, front, _) => front.clone().map(Door::Secure),
+        (Gate::Peer, _, None) => Some(Door::Peer),
+        (Gate::Peer, _, Some(tls)) => Some(Door::SecurePeer(Arc::clone(tls))),
     };
-    sockets.extend(peer.map(|peer| (peer, peer_door())));
     let mut accepting = Vec::new();
-    for (socket, which) in sockets {
+    for (gate, socket) in sockets {
+        let Some(door) = door(gate) else { continue };
         let listener = TcpListener::from_std(socket)?;
-        let task = accept(Rc::clone(&worker), listener, which);
+        let task = accept(Rc::clone(&worker), listener, door, phase.clone());
         accepting.push(tokio::task::spawn_local(task));
     }
     tokio::task::spawn_local(sweep(Rc::clone(&worker)));
@@ -385,12 +395,14 @@ async fn work(parts: Parts) -> std::io::Result<()> {
         tokio::task::spawn_local(async move { probes.run(tls.as_deref()).await });
         tokio::task::spawn_local(refresh(worker.tls.clone(), front));
     }
-    let _ = phase.wait_for(|phase| *phase != Phase::Running).await;
+    let _ = phase.wait_for(|phase| *phase >= Phase::Leaving).await;
     for task in accepting {
         task.abort();
     }
     worker.draining.set(true);
     worker.http2.close();
+    let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
+    worker.leaves_idle.set(false);
     worker.pools.clear();
     worker.alarms.wake_all();
     tokio::select! {
@@ -426,7 +438,13 @@ impl Door {
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Door) {
+async fn accept(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    door: Door,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let _ = phase.wait_for(|phase| *phase >= Phase::Running).await;
     loop {
         match listener.accept().await {
             Ok((stream, address)) => begin(&worker, stream, address, &door),

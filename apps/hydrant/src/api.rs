@@ -174,7 +174,8 @@ fn is_here(url: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-fn not_running(folder: &Path) -> crate::failure::Failure {
+/// No node has taken the data folder.
+pub(crate) fn not_running(folder: &Path) -> crate::failure::Failure {
     let message = format!("no node runs on the data folder {}", folder.display());
     Error::new(Code::Unavailable, "node_not_running", message)
         .mend("start one with `hydrant up`, or name its folder with --data DIR")

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hydrant_contracts::{Code, Error, ServerName, ServiceId, Version, ZoneName};
-use hydrant_node::{FleetConfig, Node, NodeConfig, ServiceSpec, StartError};
+use hydrant_node::{FleetConfig, Inheritance, Node, NodeConfig, Retired, ServiceSpec, StartError};
 use hydrant_ports::ErrorKind;
 use hydrant_runtime::with_causes;
 use rustls::pki_types::UnixTime;
 
 use crate::cli::Builtin;
 use crate::config::{File, Fleet, Storage, Telemetry, Tls};
-use crate::data::{Held, RunningNode};
-use crate::failure::{Failure, Result, wrong};
+use crate::data::{Held, NotRestarted, RunningNode};
+use crate::failure::{Failure, Result, system, wrong};
 use crate::fleet::credentials::Credentials;
 use engines::{CoordinationEngine, Opened, StateEngine};
 
@@ -83,15 +83,23 @@ pub(crate) struct Running {
     node: Node,
     opened: Opened,
     held: Held,
-    server: ServerName,
-    zone: ZoneName,
+    plan: Plan,
+    not_restarted: Option<NotRestarted>,
+}
+
+/// All that a node is started from, also a second time.
+#[derive(Clone)]
+struct Plan {
+    config: NodeConfig,
+    coordination: CoordinationEngine,
+    state: StateEngine,
 }
 
 /// What a node needs to start. Nothing has been started yet that would have to be stopped.
 pub(crate) struct Prepared {
     held: Held,
     opened: Opened,
-    config: NodeConfig,
+    plan: Plan,
 }
 
 impl Prepared {
@@ -99,39 +107,51 @@ impl Prepared {
     /// the built-in services are wanted.
     pub(crate) async fn new(settings: Settings, builtin: bool) -> Result<Self> {
         let held = Held::take(&settings.data)?;
-        let (config, coordination, state) = node_config(settings, held.path(), builtin)?;
+        let plan = Plan::new(settings, held.path(), builtin)?;
+        Self::of(held, plan).await
+    }
+
+    async fn of(held: Held, plan: Plan) -> Result<Self> {
+        let (coordination, state) = (plan.coordination.clone(), plan.state.clone());
         let opened = Opened::open(coordination, state, held.path()).await?;
-        Ok(Self {
-            held,
-            opened,
-            config,
-        })
+        Ok(Self { held, opened, plan })
     }
 
     /// Starts the node.
     pub(crate) async fn start(self) -> Result<Running> {
-        let Self {
-            held,
-            opened,
-            config,
-        } = self;
-        let (server, zone) = (config.server.clone(), config.zone.clone());
-        let node = match Node::start(config, opened.engines()).await {
-            Ok(node) => node,
+        let running = self.start_after(Inheritance::default()).await?;
+        running.open()?;
+        Ok(running)
+    }
+
+    /// Starts the node in the place of another one. It accepts nothing before it is opened.
+    pub(crate) async fn start_after(self, before: Inheritance) -> Result<Running> {
+        let Self { held, opened, plan } = self;
+        let config = plan.config.clone();
+        match Node::prepare(config, opened.engines(), before).await {
+            Ok(node) => Ok(Running {
+                node,
+                opened,
+                held,
+                plan,
+                not_restarted: None,
+            }),
             Err(error) => {
                 opened.close().await;
-                return Err(start_failure(&error));
+                Err(start_failure(&error))
             }
-        };
-        let running = Running {
-            node,
-            opened,
-            held,
-            server,
-            zone,
-        };
-        running.held.announce(&running.addresses())?;
-        Ok(running)
+        }
+    }
+}
+
+impl Plan {
+    fn new(settings: Settings, data: &Path, builtin: bool) -> Result<Self> {
+        let (config, coordination, state) = node_config(settings, data, builtin)?;
+        Ok(Self {
+            config,
+            coordination,
+            state,
+        })
     }
 }
 
@@ -144,8 +164,9 @@ impl Running {
             tls: self.node.secure_addr(),
             local: self.node.local_addr(),
             peer: self.node.peer_addr(),
-            server: self.server.clone(),
-            zone: self.zone.clone(),
+            server: self.plan.config.server.clone(),
+            zone: self.plan.config.zone.clone(),
+            not_restarted: self.not_restarted.clone(),
         }
     }
 
@@ -154,9 +175,84 @@ impl Running {
         self.held.path()
     }
 
+    /// The node itself.
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Accepts from now on, and tells the command line so.
+    pub(crate) fn open(&self) -> Result<()> {
+        self.node.open();
+        self.announce()
+    }
+
+    fn announce(&self) -> Result<()> {
+        self.held.announce(&self.addresses())
+    }
+
+    /// Notes that no new process could take the place of this one.
+    pub(crate) fn was_not_restarted(&mut self, why: String) {
+        let times = self.not_restarted.take().map_or(0, |before| before.times) + 1;
+        self.not_restarted = Some(NotRestarted { times, why });
+        // Whoever looks for it will see what it was before.
+        let _ = self.announce();
+    }
+
+    /// Leaves the data folder and the services to another process, and routes on meanwhile.
+    pub(crate) async fn retire(self) -> Former {
+        let Self {
+            node,
+            mut opened,
+            held,
+            plan,
+            not_restarted,
+        } = self;
+        let retired = node.retire(plan.coordination.is_shared()).await;
+        opened.close_files().await;
+        held.leave();
+        Former {
+            retired,
+            opened,
+            plan,
+            not_restarted,
+        }
+    }
+
     /// Drains and stops the services, then the node, then the engines.
     pub(crate) async fn stop(self) {
         self.node.shutdown().await;
+        self.opened.close().await;
+    }
+}
+
+/// A node that has given its server over.
+pub(crate) struct Former {
+    retired: Retired,
+    opened: Opened,
+    plan: Plan,
+    not_restarted: Option<NotRestarted>,
+}
+
+impl Former {
+    /// What is left of the node.
+    pub(crate) fn node(&self) -> &Retired {
+        &self.retired
+    }
+
+    /// Starts the node again, in this process.
+    pub(crate) async fn start_again(&self) -> Result<Running> {
+        let held = Held::take(&self.plan.config.data)?;
+        let prepared = Prepared::of(held, self.plan.clone()).await?;
+        let before = self.retired.inheritance();
+        let before = before.map_err(|error| system("cannot use the sockets", &error, ""))?;
+        let mut running = prepared.start_after(before).await?;
+        running.not_restarted = self.not_restarted.clone();
+        Ok(running)
+    }
+
+    /// Lets what is under way end, at most for `drain`.
+    pub(crate) async fn end(self, drain: Duration) {
+        self.retired.end(drain).await;
         self.opened.close().await;
     }
 }

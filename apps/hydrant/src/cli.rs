@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Start a node as a configuration file describes it
     Node(NodeArgs),
+    /// Replace the running node by the program and the configuration of now, without refusing a connection
+    Restart,
     /// Run any web server as a service, unchanged
     Run(RunArgs),
     /// Call an endpoint with JSON and print the JSON answer

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hydrant_contracts::{Code, Error, ServerName, ZoneName};
 use rustix::fs::{FlockOperation, flock};
@@ -25,6 +26,16 @@ pub(crate) struct RunningNode {
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) server: ServerName,
     pub(crate) zone: ZoneName,
+    /// How often a new process could not take its place, and why not the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_restarted: Option<NotRestarted>,
+}
+
+/// What became of the wish for a new process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NotRestarted {
+    pub(crate) times: u32,
+    pub(crate) why: String,
 }
 
 /// The folder that is named, else that of the environment, else the usual one.
@@ -85,11 +96,19 @@ fn read(path: &Path) -> Result<Option<String>> {
     }
 }
 
+/// Whether a living node has taken the folder.
+pub(crate) fn is_held(data: &Path) -> bool {
+    let lock = File::options().write(true).open(data.join("lock"));
+    lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
+}
+
 /// The folder as this process's own: no other node can start on it while this lives.
 #[derive(Debug)]
 pub(crate) struct Held {
     data: PathBuf,
     _lock: File,
+    /// What stands in node.json is of this process.
+    is_announced: AtomicBool,
 }
 
 impl Held {
@@ -108,7 +127,11 @@ impl Held {
             .open(&path)
             .map_err(|error| unusable(&data, &error))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { data, _lock: lock }),
+            Ok(()) => Ok(Self {
+                data,
+                _lock: lock,
+                is_announced: AtomicBool::new(false),
+            }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(in_use(&data)),
             Err(error) => Err(unusable(&data, &error.into())),
         }
@@ -119,18 +142,28 @@ impl Held {
         &self.data
     }
 
+    /// Leaves the folder to another process, which announces itself when it serves.
+    pub(crate) fn leave(self) {
+        self.is_announced.store(false, Ordering::Relaxed);
+    }
+
     /// Tells the command line where the node is.
     pub(crate) fn announce(&self, node: &RunningNode) -> Result<()> {
         let (path, new) = (self.data.join("node.json"), self.data.join("node.json.new"));
         let text = format!("{}\n", serde_json::to_string(node).unwrap_or_default());
         std::fs::write(&new, text)
             .and_then(|()| std::fs::rename(&new, &path))
-            .map_err(|error| unusable(&self.data, &error))
+            .map_err(|error| unusable(&self.data, &error))?;
+        self.is_announced.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if !self.is_announced.load(Ordering::Relaxed) {
+            return;
+        }
         // Nobody is left to be told when this fails; a stale file says `not running` all the same.
         let _ = std::fs::remove_file(self.data.join("node.json"));
     }
@@ -183,6 +216,7 @@ mod tests {
             peer: None,
             server: "one".parse().unwrap(),
             zone: ZoneName::default(),
+            not_restarted: None,
         };
         held.announce(&node).unwrap();
         assert_eq!(running_node(&data).unwrap(), Some(node));
@@ -191,7 +225,9 @@ mod tests {
         };
         assert_eq!(error.exit_code(), 2);
         assert!(error.message.contains("in use by another node (process 7)"));
+        assert!(is_held(&data));
         drop(held);
+        assert!(!is_held(&data));
         assert_eq!(running_node(&data).unwrap(), None);
         Held::take(&data).unwrap();
     }

@@ -9,6 +9,7 @@ mod copy;
 mod data;
 mod failure;
 mod fleet;
+mod handover;
 mod output;
 mod servers;
 

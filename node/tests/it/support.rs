@@ -80,6 +80,7 @@ impl Store {
             zone: format!("zone-of-{name}").parse().unwrap(),
             peer: None,
             session: SOON,
+            before: Default::default(),
             key: key.clone(),
             engines: engines.clone(),
             traffic: traffic.clone(),

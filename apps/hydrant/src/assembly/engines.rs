@@ -18,7 +18,7 @@ use crate::failure::{Result, wrong};
 type Read<T> = std::result::Result<T, Mistake>;
 
 /// What stands behind the port of coordination.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) enum CoordinationEngine {
     /// The store in the data folder.
     #[default]
@@ -29,7 +29,7 @@ pub(crate) enum CoordinationEngine {
 }
 
 /// What stands behind the port of state.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) enum StateEngine {
     /// The store in the data folder.
     #[default]
@@ -160,6 +160,15 @@ impl Opened {
     /// What a node is given.
     pub(crate) fn engines(&self) -> Engines {
         self.engines.clone()
+    }
+
+    /// Closes what only one process can have open.
+    pub(crate) async fn close_files(&mut self) {
+        let (files, shared) = std::mem::take(&mut self.ends)
+            .into_iter()
+            .partition(|end| matches!(end, End::Store(_)));
+        self.ends = shared;
+        close(files).await;
     }
 
     /// Closes what is open here, and says goodbye to what is shared.

@@ -13,6 +13,7 @@ mod logs;
 pub(crate) mod mobile;
 mod node;
 pub(crate) mod receipt;
+mod restart;
 pub(crate) mod rules;
 pub(crate) mod run;
 mod scale;
@@ -36,6 +37,7 @@ pub(crate) async fn dispatch(cli: Cli, output: &Output) -> Result<()> {
     match cli.command {
         Command::Up(args) => up::run(global, &args, output).await,
         Command::Node(args) => node::run(&args, output).await,
+        Command::Restart => restart::run(global, output).await,
         Command::Run(args) => run::run(global, args).await,
         Command::Call(args) => call::run(global, &args, output).await,
         Command::List(args) => list::run(global, &args, output).await,

@@ -68,11 +68,15 @@ async fn ready(serving: &Serving) -> Result<Vec<String>> {
     let api = Api::own(serving.addresses().local, serving.data())?;
     let end = Instant::now() + PATIENCE;
     loop {
-        let health = api
-            .node()
-            .health(proto::HealthRequest::default())
-            .await?
-            .into_owned();
+        let health = match api.node().health(proto::HealthRequest::default()).await {
+            Ok(health) => health.into_owned(),
+            // The process in whose place this one came may still accept for a moment.
+            Err(_) if Instant::now() < end && !serving.is_asked_to_end() => {
+                tokio::time::sleep(POLL).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let missing = missing(&health)?;
         if missing.is_empty() || serving.is_asked_to_end() || Instant::now() >= end {
             let troubles = supervised::troubles(&health.services, &Default::default());

@@ -28,9 +28,25 @@ pub struct Load {
 impl Load {
     /// Starts `connections` loops of GET `path`, each with a pause of `pause` between requests.
     pub fn start(address: SocketAddr, path: &str, connections: usize, pause: Duration) -> Self {
+        Self::start_with("", address, path, connections, pause)
+    }
+
+    /// As [`start`](Self::start), with a new connection for each request.
+    pub fn fresh(address: SocketAddr, path: &str, connections: usize, pause: Duration) -> Self {
+        Self::start_with("connection: close\r\n", address, path, connections, pause)
+    }
+
+    fn start_with(
+        field: &str,
+        address: SocketAddr,
+        path: &str,
+        connections: usize,
+        pause: Duration,
+    ) -> Self {
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let good = Arc::new(AtomicU64::new(0));
-        let request: Arc<str> = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").into();
+        let request: Arc<str> =
+            format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n{field}\r\n").into();
         let tasks = (0..connections)
             .map(|_| {
                 let (stop, good, request) = (stop.clone(), good.clone(), request.clone());
@@ -70,7 +86,7 @@ impl Load {
     }
 }
 
-/// Sends requests over one connection until the load stops; an answer that is not a 200 within 10
+/// Sends requests over one connection until the load stops, or the answer says that it was the last; an answer that is not a 200 within 10
 /// seconds, or a connection that breaks, is a failure.
 async fn connection(
     address: SocketAddr,
@@ -89,7 +105,7 @@ async fn connection(
             .write_all(request.as_bytes())
             .await
             .map_err(|e| format!("write: {e}"))?;
-        let status =
+        let (status, is_last) =
             tokio::time::timeout(Duration::from_secs(10), answer(&mut stream, &mut buffer))
                 .await
                 .map_err(|_| "no answer within 10 s".to_owned())?
@@ -99,12 +115,15 @@ async fn connection(
         }
         good.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(pause).await;
+        if is_last {
+            break;
+        }
     }
     Ok(())
 }
 
-/// Reads one answer framed by its length into `buffer` and returns its status.
-async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<u16, String> {
+/// Reads one answer framed by its length into `buffer` and returns its status, and whether it is the last.
+async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<(u16, bool), String> {
     buffer.clear();
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -118,7 +137,7 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<u16, Str
                 .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok())
                 .unwrap_or(0usize);
             if buffer.len() >= end + 4 + length {
-                return Ok(status);
+                return Ok((status, head.contains("\r\nconnection: close")));
             }
         }
         let read = stream

@@ -22,6 +22,7 @@ mod mobile_operations;
 mod mobile_sources;
 mod ofrep;
 mod output;
+mod restart;
 mod revisions;
 mod rules;
 mod run;
