@@ -299,7 +299,6 @@ impl Worker {
         }
     }
 
-    /// The router ends: no request after the present ones.
     /// The router ends: no request of a connection after its present one.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()

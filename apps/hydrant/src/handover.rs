@@ -200,7 +200,7 @@ impl Predecessor {
     }
 
     /// Tells the old process that this one accepts. That one may have died: then nothing is left to be told.
-    pub(crate) async fn is_followed(mut self) {
+    pub(crate) async fn serves_now(mut self) {
         let _ = self.talk.say(&Word::Serving).await;
     }
 }

@@ -151,7 +151,7 @@ async fn start(settings: Settings, builtin: bool) -> Result<Running> {
     let prepared = Prepared::new(settings, builtin).await?;
     let running = prepared.start_after(inheritance).await?;
     running.open()?;
-    before.is_followed().await;
+    before.serves_now().await;
     Ok(running)
 }
 
