@@ -393,13 +393,15 @@ cpu = "50%"
             .skip(1)
             .filter_map(|rest| rest.split("```").next())
             .collect();
-        let [node, tls, fleet, zookeeper, redis, storage, telemetry] = blocks[..] else {
+        let [node, tls, proxies, fleet, zookeeper, redis, storage, telemetry] = blocks[..] else {
             panic!("{} blocks", blocks.len());
         };
         assert!(parse(node).unwrap().fleet.is_none());
         let tls = parse(tls).unwrap().tls.unwrap().config();
         assert_eq!(tls.tls.certificates.len(), 2);
         assert_eq!(tls.plain, hydrant_router::Plain::Redirect(Some(443)));
+        let proxies = parse(proxies).unwrap().proxies;
+        assert_ne!(proxies, hydrant_router::Proxies::default());
         let fleet = fleet.split("[coordination]").next().unwrap();
         let file = parse(&format!("{fleet}{zookeeper}{redis}{storage}{telemetry}")).unwrap();
         assert!(file.fleet.unwrap().tls());
