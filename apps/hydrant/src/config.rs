@@ -393,7 +393,17 @@ cpu = "50%"
             .skip(1)
             .filter_map(|rest| rest.split("```").next())
             .collect();
-        let [node, tls, proxies, fleet, zookeeper, redis, storage, telemetry] = blocks[..] else {
+        let [
+            node,
+            tls,
+            proxies,
+            fleet,
+            zookeeper,
+            redis,
+            storage,
+            telemetry,
+        ] = blocks[..]
+        else {
             panic!("{} blocks", blocks.len());
         };
         assert!(parse(node).unwrap().fleet.is_none());
