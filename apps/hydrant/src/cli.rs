@@ -57,7 +57,7 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Start a node as a configuration file describes it
     Node(NodeArgs),
-    /// Replace the running node by the program and the configuration of now, without refusing a connection
+    /// Restart the running node: a new version or configuration, no connection refused
     Restart,
     /// Run any web server as a service, unchanged
     Run(RunArgs),

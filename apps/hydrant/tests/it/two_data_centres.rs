@@ -86,8 +86,12 @@ impl Centres {
         self.node.json(&["submissions", "primary"])["primary"].clone()
     }
 
+    /// Whoever is asked may have to hear first which database is the primary.
     fn reconcile(&self, how: &str) -> Value {
-        self.node.json(&["submissions", "reconcile", how])
+        self.node.wait("both are compared", |node| {
+            let output = node.run(&["--json", "submissions", "reconcile", how]);
+            serde_json::from_slice(&output.stdout).ok()
+        })
     }
 
     /// Each is delivered, and the consumer has it once; and the record of it is whole.
