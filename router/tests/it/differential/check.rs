@@ -130,7 +130,7 @@ fn end_to_end(request: &Request) -> Vec<(String, Vec<u8>)> {
 }
 
 fn is_ours(name: &str) -> bool {
-    const OURS: [&str; 13] = [
+    const OURS: [&str; 14] = [
         "host",
         "connection",
         "keep-alive",
@@ -142,6 +142,7 @@ fn is_ours(name: &str) -> bool {
         "content-length",
         "traceparent",
         "correlation-id",
+        "forwarded",
         "x-forwarded-for",
         "x-forwarded-host",
     ];
@@ -161,7 +162,10 @@ fn is_ours(name: &str) -> bool {
     OURS.contains(&name)
         || is_lookalike
         || plain.starts_with("hydrant-")
-        || matches!(name, "x-forwarded-proto" | "x-forwarded-prefix")
+        || matches!(
+            name,
+            "x-forwarded-proto" | "x-forwarded-prefix" | "x-forwarded-port"
+        )
 }
 
 /// The answers of a connection, each whole and well-formed, with nothing behind the last one.
