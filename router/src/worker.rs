@@ -1,3 +1,5 @@
+mod accept;
+
 use std::cell::{Cell, RefCell, RefMut};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -6,22 +8,22 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hydrant_contracts::TokenKey;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use self::accept::{Door, accept, too_many_connections};
 use crate::alarms::{Alarms, GRAIN};
 use crate::balance::{self, Chooser, Tried};
 use crate::clock::Moment;
 use crate::decide::{Listener, Route};
-use crate::http1;
-use crate::http2::{self, Http2};
+use crate::http2::Http2;
 use crate::identity::{CallerSeat, Who};
 use crate::listen::Limits;
 use crate::origin::Origin;
 use crate::outlier::Judge;
 use crate::passing::{Asked, Passing, Taps};
 use crate::priority::Priority;
-use crate::proxies::{Client, Proxies, Visit, protocol};
+use crate::proxies::{Client, Proxies, Visit};
 use crate::refusal::{Reason, Refusal};
 use crate::rule::Fields;
 use crate::scratch::Scratch;
@@ -30,17 +32,12 @@ use crate::shed::Watch;
 use crate::snapshot::Snapshot;
 use crate::sockets::Gate;
 use crate::splice::Pipes;
-use crate::stream::Stream;
-use crate::tls::{Front, Protocol, Tls};
+use crate::tls::{Front, Tls};
 use crate::upstream::Pools;
 use crate::visitors::{Seat, Visitors, network};
 
 /// How often idle connections to instances are looked through, in sweeps of the alarms.
 const SWEEPS_PER_POOL_SWEEP: u32 = 10;
-/// How long no connection is accepted after the system could not give one.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// The most refused connections of a worker that are told why; more are closed at once.
-const MAX_TURNING_AWAY: usize = 64;
 
 /// How often the files of certificates are looked at.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
@@ -84,7 +81,7 @@ pub(crate) struct Worker {
     hosts: [Box<str>; 2],
     draining: Cell<bool>,
     /// Connections without a request stay open.
-    leaves_idle: Cell<bool>,
+    keeps_idle: Cell<bool>,
     last_turned_away: Cell<Option<Moment>>,
     /// The services of which it was the first to refuse a request for load.
     shedding: RefCell<Vec<Watch>>,
@@ -156,7 +153,7 @@ impl Worker {
             }),
             hosts: parts.hosts.map(|address| address.to_string().into()),
             draining: Cell::new(false),
-            leaves_idle: Cell::new(true),
+            keeps_idle: Cell::new(true),
             last_turned_away: Cell::new(None),
             shedding: RefCell::default(),
             connections: Cell::new(0),
@@ -306,8 +303,8 @@ impl Worker {
 
     /// A connection without a request may still send one. Clients send into one that is closed for no reason
     /// of theirs, and lose what they sent.
-    pub(crate) fn leaves_idle(&self) -> bool {
-        self.leaves_idle.get()
+    pub(crate) fn keeps_idle(&self) -> bool {
+        self.keeps_idle.get()
     }
 
     /// Sends who comes from the outside in clear text to the same by TLS, where that is wanted.
@@ -331,26 +328,6 @@ impl Worker {
         match listener {
             Listener::Public => &self.hosts[0],
             Listener::Local | Listener::Peer => &self.hosts[1],
-        }
-    }
-}
-
-/// A connection that counts against the limit as long as this lives.
-struct Counted(Rc<Worker>);
-
-impl Counted {
-    fn new(worker: &Rc<Worker>) -> Self {
-        worker.connections.set(worker.connections.get() + 1);
-        Self(Rc::clone(worker))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let left = self.0.connections.get() - 1;
-        self.0.connections.set(left);
-        if left == 0 {
-            self.0.last_closed.notify_one();
         }
     }
 }
@@ -401,7 +378,7 @@ async fn work(parts: Parts) -> std::io::Result<()> {
     worker.draining.set(true);
     worker.http2.close();
     let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
-    worker.leaves_idle.set(false);
+    worker.keeps_idle.set(false);
     worker.pools.clear();
     worker.alarms.wake_all();
     tokio::select! {
@@ -415,134 +392,6 @@ async fn drained(worker: &Worker) {
     while worker.connections.get() > 0 {
         worker.last_closed.notified().await;
     }
-}
-
-/// A listener, and what is spoken there.
-#[derive(Clone)]
-enum Door {
-    Public,
-    Secure(Arc<Front>),
-    Local,
-    Peer,
-    SecurePeer(Arc<Tls>),
-}
-
-impl Door {
-    fn listener(&self) -> Listener {
-        match self {
-            Door::Public | Door::Secure(_) => Listener::Public,
-            Door::Local => Listener::Local,
-            Door::Peer | Door::SecurePeer(_) => Listener::Peer,
-        }
-    }
-}
-
-async fn accept(
-    worker: Rc<Worker>,
-    listener: TcpListener,
-    door: Door,
-    mut phase: watch::Receiver<Phase>,
-) {
-    let _ = phase.wait_for(|phase| *phase >= Phase::Running).await;
-    loop {
-        match listener.accept().await {
-            Ok((stream, address)) => begin(&worker, stream, address, &door),
-            Err(error) if is_of_the_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "no connection can be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// The client was gone before it was accepted.
-fn is_of_the_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionReset | Interrupted
-    )
-}
-
-/// Above the limit a connection is closed at once: those that are open matter more.
-fn begin(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, door: &Door) {
-    if worker.connections.get() >= worker.limits.connections {
-        return;
-    }
-    let counted = Counted::new(worker);
-    let proxies = &worker.proxies;
-    if proxies.proxy_protocol && door.listener() == Listener::Public && proxies.trusts(address.ip())
-    {
-        return read_header(counted, stream, address, door.clone());
-    }
-    admit(counted, stream, address, door);
-}
-
-/// Lets a proxy say first for whom it opened a connection.
-fn read_header(counted: Counted, mut stream: TcpStream, address: SocketAddr, door: Door) {
-    tokio::task::spawn_local(async move {
-        let worker = Rc::clone(&counted.0);
-        let header = Box::pin(protocol::read(&mut stream));
-        match tokio::time::timeout(worker.limits.head, header).await {
-            Ok(Ok(client)) => admit(counted, stream, client.unwrap_or(address), &door),
-            // It only looked whether somebody listens.
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
-            Ok(Err(error)) => worker.headless(address, &error),
-            Err(_) => worker.headless(address, &"it did not come in time"),
-        }
-    });
-}
-
-/// Serves a connection whose client is known, if it finds a seat.
-fn admit(counted: Counted, stream: TcpStream, address: SocketAddr, door: &Door) {
-    let worker = Rc::clone(&counted.0);
-    let mut origin = Origin::plain(address, door.listener());
-    let mut seat = None;
-    if origin.listener == Listener::Public {
-        origin.trusted = worker.proxies.trusts(address.ip());
-        seat = match worker.seat_of_address(address.ip().to_canonical()) {
-            Ok(seat) => seat,
-            Err(refusal) => return turn_away(counted, stream, refusal, door),
-        };
-    }
-    let door = door.clone();
-    tokio::task::spawn_local(async move {
-        match door {
-            Door::Secure(front) => Box::pin(serve_secure(worker, &front, stream, origin)).await,
-            Door::SecurePeer(tls) => Box::pin(serve_peer(worker, &tls, stream, origin)).await,
-            Door::Public | Door::Local | Door::Peer => {
-                http1::serve(worker, Stream::Plain(stream), origin).await;
-            }
-        }
-        drop((counted, seat));
-    });
-}
-
-/// Says why to some, and to no more than the others can bear. A handshake, to say it under TLS, would
-/// cost more than what is refused.
-fn turn_away(counted: Counted, stream: TcpStream, refusal: Refusal, door: &Door) {
-    let worker = Rc::clone(&counted.0);
-    worker
-        .snapshot()
-        .totals()
-        .refused(worker.index, refusal.reason);
-    if worker.turning_away.get() >= MAX_TURNING_AWAY || matches!(door, Door::Secure(_)) {
-        return;
-    }
-    worker.turning_away.set(worker.turning_away.get() + 1);
-    tokio::task::spawn_local(async move {
-        http1::turn_away(&worker, Stream::Plain(stream), &refusal).await;
-        worker.turning_away.set(worker.turning_away.get() - 1);
-        drop(counted);
-    });
-}
-
-fn too_many_connections(whose: &str, most: usize) -> Refusal {
-    let message =
-        format!("{whose} has {most} connections to a thread of the router, which is the most");
-    Refusal::new(Reason::TooManyConnections, message)
-        .mend("use connections again, or raise the limit in [node]")
 }
 
 /// The same host and path by TLS. Any method is kept, and so is its body.
@@ -564,68 +413,6 @@ fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => name,
         _ => host,
-    }
-}
-
-/// TLS with the outside. What was agreed on for HTTP does not matter: HTTP/2 begins with words that
-/// no request of HTTP/1.1 begins with.
-async fn serve_secure(worker: Rc<Worker>, front: &Front, stream: TcpStream, origin: Origin) {
-    let handshake = async {
-        if speaks_clear_text(&stream).await? {
-            return Ok(Err(stream));
-        }
-        front.accept(stream).await.map(Ok)
-    };
-    let (address, snapshot) = (origin.address, worker.snapshot());
-    let failed = |error: &dyn std::fmt::Display| {
-        snapshot.totals().handshake_failed(worker.index);
-        tracing::debug!(%address, %error, "a TLS handshake failed");
-    };
-    match tokio::time::timeout(worker.limits.head, handshake).await {
-        Ok(Ok(Ok((stream, certificate)))) => {
-            drop(snapshot);
-            let origin = Origin {
-                https: true,
-                certificate,
-                ..origin
-            };
-            http1::serve(worker, stream, origin).await;
-        }
-        Ok(Ok(Err(stream))) => {
-            failed(&"it is clear text");
-            drop(snapshot);
-            let refusal = Refusal::new(
-                Reason::BadRequest,
-                "this port speaks TLS, and no clear text",
-            )
-            .mend("ask by https://");
-            http1::turn_away(&worker, Stream::Plain(stream), &refusal).await;
-        }
-        Ok(Err(error)) => failed(&error),
-        Err(_) => failed(&"it was not finished in time"),
-    }
-}
-
-/// Whether what comes begins as a request of HTTP: no record of TLS begins with a letter.
-async fn speaks_clear_text(stream: &TcpStream) -> std::io::Result<bool> {
-    let mut first = [0];
-    stream.peek(&mut first).await?;
-    Ok(first[0].is_ascii_alphabetic())
-}
-
-/// Whoever does not prove to be a node of the fleet is not listened to.
-async fn serve_peer(worker: Rc<Worker>, tls: &Tls, stream: TcpStream, origin: Origin) {
-    let address = origin.address;
-    let handshake = tokio::time::timeout(worker.limits.head, tls.accept(stream)).await;
-    match handshake {
-        Ok(Ok((stream, Protocol::Http1))) => http1::serve(worker, stream, origin).await,
-        Ok(Ok((stream, Protocol::Http2))) => {
-            http2::serve(worker, stream, Vec::new(), origin).await;
-        }
-        // A probe, which connects and no more.
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
-        Ok(Err(error)) => worker.turned_away(address, &error.to_string()),
-        Err(_) => worker.turned_away(address, "the handshake was not finished in time"),
     }
 }
 

@@ -179,7 +179,7 @@ fn poll_arrival(worker: &Worker, client: &mut Client, cx: &mut Context<'_>) -> P
         Poll::Pending => {}
     }
     let is_idle = client.stash.is_empty();
-    if is_idle && (!worker.leaves_idle() || client.alarm.rings()) {
+    if is_idle && (!worker.keeps_idle() || client.alarm.rings()) {
         return Poll::Ready(Arrival::End);
     }
     if client.alarm.rings() {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hydrant_runtime::termination_signal;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -122,6 +122,10 @@ impl Serving {
                     pid,
                     "the new process serves; this one lets its requests end"
                 );
+                // Who asked for the end meanwhile meant the node, whichever process that is.
+                if self.end.is_finished() {
+                    successor_ends(pid);
+                }
                 tokio::select! {
                     () = former.end(DRAIN) => {}
                     _ = &mut self.end => {}
@@ -153,6 +157,13 @@ async fn start(settings: Settings, builtin: bool) -> Result<Running> {
     running.open()?;
     before.serves_now().await;
     Ok(running)
+}
+
+fn successor_ends(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(Err(error)) = pid.map(|pid| kill_process(pid, rustix::process::Signal::TERM)) {
+        tracing::error!(%error, "cannot end the new process");
+    }
 }
 
 /// The node serves, and this is its process from now on. Without systemd, nobody hears of it.

@@ -155,6 +155,20 @@ fn a_process_that_cannot_serve_leaves_all_as_it_was() {
     assert_eq!(before.1, processes(&node));
 }
 
+/// Whichever of the two signals is seen first, no process is left that nobody knows of.
+#[test]
+fn who_asks_for_the_end_meanwhile_ends_the_new_process_too() {
+    for _ in 0..4 {
+        let mut node = Setup::node("").start();
+        node.signal(Signal::USR2);
+        node.signal(Signal::TERM);
+        assert!(node.wait_ended().success());
+        node.wait("nothing is left", |node| {
+            node.started().is_empty().then_some(())
+        });
+    }
+}
+
 #[test]
 fn nobody_is_asked_where_no_node_runs() {
     let node = Setup::up().start();
